@@ -1,0 +1,2 @@
+//! Black-box benchmarks of a running Tidings server.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Tidings, a persistent notification service. (Crate docs follow.)
