@@ -1,1 +1,34 @@
-//! Tidings, a persistent notification service. (Crate docs follow.)
+//! Tidings, a persistent notification service: send once, over HTTP; it arrives exactly once, in
+//! order, however often the client drops.
+//!
+//! Two journeys, in reading order; each hop is one file, and calls only go down:
+//!
+//! - **send**: [`http`] → [`writer`] (queue, group commit) → [`store`] (append, commit, NOTIFY) →
+//!   [`feed`] (on every instance) → [`hub`] → [`subscription`] → client.
+//! - **subscribe**: [`http`] (cursor) → [`subscription`] → [`replayer`] pages → the [`hub`]'s ring
+//!   (handover) → live.
+//!
+//! `store` knows no HTTP and `hub` knows no SQL. ARCHITECTURE.md has the invariants.
+
+pub mod address;
+pub mod clock;
+pub mod config;
+pub mod database;
+pub mod error;
+pub mod event_id;
+pub mod feed;
+pub mod frame;
+pub mod http;
+pub mod hub;
+pub mod instance;
+pub mod metrics;
+pub mod notification;
+mod queue;
+pub mod replayer;
+pub mod server;
+pub mod shutdown;
+pub mod store;
+pub mod subscription;
+pub mod writer;
+
+pub use instance::run;

@@ -1,0 +1,10 @@
+drop function tidings.extend_partitions(integer);
+drop procedure tidings.append(text[], text[], text[], text[], bigint, bigint, bigint, bigint, integer, timestamptz);
+drop table tidings.notification;
+drop function tidings.utc_day_of(uuid);
+drop function tidings.first_id_of(date);
+drop function tidings.position(uuid);
+drop function tidings.event_id(bigint, integer, bigint);
+drop table tidings.retention_edge;
+drop table tidings.epoch;
+drop sequence tidings.position;

@@ -1,0 +1,143 @@
+//! The database as the rest of the program sees it: being prepared, up, or away. Nothing ends because
+//! it is away; everything waits, and readers of [`Database::is_up`] say so.
+
+use std::time::Duration;
+
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::store::{SchemaError, Store, StoreError};
+
+const SHORTEST_RETRY: Duration = Duration::from_millis(100);
+const LONGEST_RETRY: Duration = Duration::from_secs(2);
+const PARTITIONS_EVERY: Duration = Duration::from_secs(3600);
+/// Appends queue up behind each attempt for up to its lock timeout of 100 ms.
+const PARTITIONS_RETRY: Duration = Duration::from_secs(10);
+
+/// The store and what is known about it.
+#[derive(Debug)]
+pub struct Database {
+    store: Store,
+    state: watch::Sender<State>,
+    up_gauge: Gauge,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    prepared: bool,
+    up: bool,
+}
+
+/// Why the database cannot be used, whatever time is given.
+#[derive(Debug, thiserror::Error)]
+pub enum UnusableDatabase {
+    /// The schema does not fit this version.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// Postgres refuses us.
+    #[error("the database refuses tidings: {0}; check DATABASE_URL and the rights of its role")]
+    Refused(String),
+}
+
+impl Database {
+    /// Nothing is connected yet.
+    pub fn new(store: Store, up_gauge: Gauge) -> Database {
+        Database { store, state: watch::Sender::default(), up_gauge }
+    }
+
+    /// The queries.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The last query that checked was answered.
+    pub fn is_up(&self) -> bool {
+        self.state.borrow().up
+    }
+
+    /// Notes whether the database answers.
+    pub fn set_up(&self, up: bool) {
+        let changed = self.state.send_if_modified(|state| std::mem::replace(&mut state.up, up) != up);
+        if changed {
+            self.up_gauge.set(up.into());
+            match up {
+                true => info!("the database answers"),
+                false => warn!("the database cannot be reached; streams stay open and sends are refused until it is back"),
+            }
+        }
+    }
+
+    /// Waits until the schema is known to be there.
+    pub async fn prepared(&self) {
+        // The sender lives in self, so waiting cannot fail.
+        let _ = self.state.subscribe().wait_for(|state| state.prepared).await;
+    }
+
+    /// The schema is known to be there.
+    pub fn is_prepared(&self) -> bool {
+        self.state.borrow().prepared
+    }
+
+    /// Waits for the database, then brings its schema up to date, or only checks it.
+    pub async fn prepare(&self, migrate: bool) -> Result<(), UnusableDatabase> {
+        let mut pause = SHORTEST_RETRY;
+        loop {
+            let error = match self.try_prepare(migrate).await {
+                Ok(()) => break,
+                Err(SchemaError::Store(error)) => error,
+                Err(error) => return Err(error.into()),
+            };
+            if is_refusal(&error) {
+                return Err(UnusableDatabase::Refused(error.summary()));
+            }
+            warn!(error = error.summary(), "waiting for the database");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_RETRY);
+        }
+        self.state.send_modify(|state| state.prepared = true);
+        self.set_up(true);
+        Ok(())
+    }
+
+    async fn try_prepare(&self, migrate: bool) -> Result<(), SchemaError> {
+        if !self.store.check().await? {
+            warn!("the database is a standby; waiting until it is promoted");
+            return Err(StoreError::Database(sqlx::Error::PoolTimedOut).into());
+        }
+        if !migrate {
+            return self.store.check_migrated().await;
+        }
+        match self.store.migrate().await? {
+            0 => {}
+            count => info!(count, "migrated the database"),
+        }
+        Ok(())
+    }
+
+    /// Makes partitions ahead, now and every hour, for as long as the program runs.
+    pub async fn maintain_forever(&self) {
+        self.prepared().await;
+        loop {
+            let pause = match self.store.extend_partitions().await {
+                Ok(added) => {
+                    if added > 0 {
+                        info!(added, "made partitions ahead");
+                    }
+                    PARTITIONS_EVERY
+                }
+                Err(error) => {
+                    info!(error = error.summary(), "could not make partitions ahead; trying again soon");
+                    PARTITIONS_RETRY
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// Waiting would not help: wrong password, no such database, no privilege.
+fn is_refusal(error: &StoreError) -> bool {
+    let state = error.sqlstate().unwrap_or_default();
+    ["28", "3D", "42"].iter().any(|class| state.starts_with(class))
+}

@@ -1,0 +1,201 @@
+//! Every error that a client can see, as `application/problem+json` (RFC 9457). The only place that
+//! knows status codes. 503 means *certainly not stored*, except `outcome-unknown`.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tracing::{error, warn};
+use utoipa::ToSchema;
+
+use crate::store::StoreError;
+use crate::writer::SendError;
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident = $slug:literal, $status:ident, $title:literal;)*) => {
+        /// The kinds of problem; the slug ends the problem's `type`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Kind { $($(#[$doc])* $kind,)* }
+
+        impl Kind {
+            /// `urn:tidings:problem:<slug>`
+            pub fn urn(self) -> &'static str {
+                match self { $(Kind::$kind => concat!("urn:tidings:problem:", $slug),)* }
+            }
+
+            /// The HTTP status.
+            pub fn status(self) -> StatusCode {
+                match self { $(Kind::$kind => StatusCode::$status,)* }
+            }
+
+            fn title(self) -> &'static str {
+                match self { $(Kind::$kind => $title,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The app in the path is no name.
+    InvalidApp = "invalid-app", BAD_REQUEST, "Invalid app";
+    /// The user in the path is no name.
+    InvalidUser = "invalid-user", BAD_REQUEST, "Invalid user";
+    /// The body is not JSON, or not an object.
+    InvalidJson = "invalid-json", BAD_REQUEST, "Invalid JSON";
+    /// The member `data` is not there.
+    MissingData = "missing-data", BAD_REQUEST, "Missing data";
+    /// The body has a member that does not exist.
+    UnknownField = "unknown-field", BAD_REQUEST, "Unknown field";
+    /// The member `event` is no event name.
+    InvalidEvent = "invalid-event", BAD_REQUEST, "Invalid event name";
+    /// The data cannot be stored.
+    InvalidData = "invalid-data", BAD_REQUEST, "Invalid data";
+    /// A cursor in the query is no ULID.
+    InvalidCursor = "invalid-cursor", BAD_REQUEST, "Invalid cursor";
+    /// Another member of the body is bad.
+    InvalidField = "invalid-field", BAD_REQUEST, "Invalid field";
+    /// The query has a parameter that does not exist.
+    UnknownParameter = "unknown-parameter", BAD_REQUEST, "Unknown parameter";
+    /// A parameter of the query is bad.
+    InvalidParameter = "invalid-parameter", BAD_REQUEST, "Invalid parameter";
+    /// A web page of another origin sends.
+    ForeignOrigin = "foreign-origin", FORBIDDEN, "Foreign origin";
+    /// A name that is not this machine's reached a server that only this machine may use.
+    ForeignHost = "foreign-host", FORBIDDEN, "Foreign host";
+    /// No such route or notification.
+    NotFound = "not-found", NOT_FOUND, "Not found";
+    /// The route has other methods.
+    MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "Method not allowed";
+    /// Over one of the limits.
+    TooLarge = "too-large", PAYLOAD_TOO_LARGE, "Too large";
+    /// Neither JSON nor plain text.
+    UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "Unsupported media type";
+    /// A defect of ours.
+    Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error";
+    /// In the contract, but not built yet.
+    NotImplemented = "not-implemented", NOT_IMPLEMENTED, "Not implemented";
+    /// Too much at once.
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Overloaded";
+    /// The database is away.
+    DatabaseUnreachable = "database-unreachable", SERVICE_UNAVAILABLE, "Database unreachable";
+    /// The server is going away.
+    Draining = "draining", SERVICE_UNAVAILABLE, "Draining";
+    /// The one 503 that may have stored the notification.
+    OutcomeUnknown = "outcome-unknown", SERVICE_UNAVAILABLE, "Outcome unknown";
+}
+
+impl Kind {
+    /// The problem, with a sentence that names the thing and the remedy.
+    pub fn because(self, detail: impl Into<Cow<'static, str>>) -> Problem {
+        Problem { kind: self, detail: detail.into(), cause: None, retry_after: None }
+    }
+}
+
+/// An answer that is an error.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    kind: Kind,
+    detail: Cow<'static, str>,
+    /// For the log alone.
+    cause: Option<String>,
+    retry_after: Option<Duration>,
+}
+
+/// The body of every error: `application/problem+json` (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct ProblemBody<'a> {
+    /// `urn:tidings:problem:<slug>`: what programs look at.
+    #[serde(rename = "type")]
+    kind: &'a str,
+    /// The kind in words.
+    title: &'a str,
+    /// The HTTP status.
+    status: u16,
+    /// What is wrong, and what to do.
+    detail: &'a str,
+    /// With 5xx: the id under which the log tells more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+}
+
+impl Problem {
+    /// 5xx: what happened, for the log.
+    fn caused_by(mut self, cause: impl Into<String>) -> Problem {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// When the client may try again.
+    pub fn retry_after(mut self, delay: Duration) -> Problem {
+        self.retry_after = Some(delay);
+        self
+    }
+
+    /// Logs what the client is not told, and makes the answer.
+    pub fn render(&self, request_id: &str) -> Response {
+        let status = self.kind.status();
+        if let Some(cause) = &self.cause {
+            match status {
+                StatusCode::INTERNAL_SERVER_ERROR => error!(request_id, cause, "a request failed"),
+                _ => warn!(request_id, cause, "a request was refused"),
+            }
+        }
+        let body = ProblemBody {
+            kind: self.kind.urn(),
+            title: self.kind.title(),
+            status: status.as_u16(),
+            detail: &self.detail,
+            request_id: status.is_server_error().then_some(request_id),
+        };
+        let json = serde_json::to_vec(&body).expect("strings and numbers become JSON");
+        let mut response = (status, Body::from(json)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            let seconds = self.retry_after.map_or(1, |delay| delay.as_secs().max(1));
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+/// The problem travels in the response's extensions to the layer that knows the request id, which
+/// renders it.
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.kind.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<SendError> for Problem {
+    fn from(error: SendError) -> Problem {
+        match error {
+            SendError::Overloaded => Kind::Overloaded
+                .because("Too many sends are waiting. The notification was not stored; send it again later."),
+            SendError::Unreachable => Kind::DatabaseUnreachable
+                .because("The database cannot be reached. The notification was not stored; send it again later."),
+            SendError::Draining => Kind::Draining
+                .because("This server is shutting down. The notification was not stored; send it again."),
+            SendError::OutcomeUnknown => Kind::OutcomeUnknown.because(
+                "The database broke off. The notification may be stored; repeat with the same Idempotency-Key.",
+            ),
+            SendError::Refused(reason) => {
+                Kind::InvalidData.because(format!("The database refuses this notification: {reason}."))
+            }
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Problem {
+        Kind::DatabaseUnreachable
+            .because("The database cannot be reached. Try again later.")
+            .caused_by(error.summary())
+    }
+}

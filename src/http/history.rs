@@ -1,0 +1,144 @@
+//! `GET history/{app}/{user}` and `GET notification/{app}/{id}`.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::Server;
+use super::params::{Addressee, Params, parse_app};
+use crate::address::Audience;
+use crate::error::{Kind, Problem};
+use crate::event_id::EventId;
+use crate::notification::Notification;
+use crate::store::{HistoryQuery, Order};
+
+/// A stored notification.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Notification)]
+pub(super) struct NotificationBody {
+    /// Its id, also of its SSE event.
+    #[schema(value_type = String)]
+    id: EventId,
+    /// The SSE event name.
+    event: Option<String>,
+    /// Byte for byte as stored.
+    #[schema(value_type = Object)]
+    data: Box<RawValue>,
+    /// `{"user":"ada"}`, `{"topic":"t"}` or `"everyone"`.
+    #[schema(value_type = Object)]
+    audience: Option<Audience>,
+    /// When it was committed, by the database's clock.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: String,
+    /// Always null until expiry exists.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: (),
+}
+
+impl TryFrom<Notification> for NotificationBody {
+    type Error = Problem;
+
+    fn try_from(n: Notification) -> Result<NotificationBody, Problem> {
+        let data = RawValue::from_string(n.data).map_err(|_| Kind::Internal.because("Something went wrong on our side."))?;
+        Ok(NotificationBody {
+            id: n.id,
+            event: n.event,
+            data,
+            audience: Audience::from_sql(&n.audience),
+            created_at: crate::clock::rfc3339(n.created_at),
+            expires_at: (),
+        })
+    }
+}
+
+/// One page of a history.
+#[derive(Serialize, ToSchema)]
+pub(super) struct History {
+    /// In the order asked for.
+    notifications: Vec<NotificationBody>,
+    /// `before` (desc) or `after` (asc) of the next page; null on the last one.
+    #[schema(value_type = Option<String>)]
+    next: Option<EventId>,
+    /// Subscribing from here continues exactly there; null with `before`: keep the first page's.
+    #[schema(value_type = Option<String>)]
+    cursor: Option<EventId>,
+}
+
+/// Lists a user's notifications.
+#[utoipa::path(
+    get, path = "/api/notifications/history/{app}/{user}", tag = "history",
+    params(
+        ("app" = String, Path, description = "The app"),
+        ("user" = String, Path, description = "The user"),
+        ("limit" = Option<u16>, Query, description = "1 to 500; 50 if absent"),
+        ("order" = Option<String>, Query, description = "asc or desc; desc if absent"),
+        ("before" = Option<String>, Query, description = "Only ids below this one"),
+        ("after" = Option<String>, Query, description = "Only ids above this one"),
+    ),
+    responses(
+        (status = 200, description = "One page", body = History),
+        (status = "4XX", description = "Refused", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn history(
+    State(server): State<Server>,
+    addressee: Addressee,
+    mut params: Params,
+) -> Result<Json<History>, Problem> {
+    let limit = match params.take("limit").as_deref() {
+        None => 50,
+        Some(text) => text.parse().ok().filter(|limit| (1..=500).contains(limit)).ok_or_else(|| {
+            Kind::InvalidParameter.because(format!("limit is not a number from 1 to 500: {text}."))
+        })?,
+    };
+    let order = match params.take("order").as_deref() {
+        None | Some("desc") => Order::Descending,
+        Some("asc") => Order::Ascending,
+        Some(text) => return Err(Kind::InvalidParameter.because(format!("order is neither asc nor desc: {text}."))),
+    };
+    let before = params.take_id("before")?;
+    let after = params.take_id("after")?;
+    params.end("limit, order, before, after (later)")?;
+
+    let audiences = addressee.audiences();
+    let query = HistoryQuery { app: &addressee.app, audiences: &audiences, order, limit, after, before };
+    let page = server.inner.streams.database.store().history(&query).await?;
+    let last = page.rows.last().map(|row| row.id);
+    let cursor = match (before, order, page.more) {
+        (Some(_), _, _) => None,
+        (None, Order::Ascending, true) => last,
+        (None, _, _) => Some(page.head),
+    };
+    Ok(Json(History {
+        next: last.filter(|_| page.more),
+        cursor,
+        notifications: page.rows.into_iter().map(NotificationBody::try_from).collect::<Result<_, _>>()?,
+    }))
+}
+
+/// Shows one notification.
+#[utoipa::path(
+    get, path = "/api/notifications/notification/{app}/{id}", tag = "history",
+    params(("app" = String, Path, description = "The app"), ("id" = String, Path, description = "The notification's id")),
+    responses(
+        (status = 200, description = "The notification", body = NotificationBody),
+        (status = 404, description = "The app has no such notification", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn notification(
+    State(server): State<Server>,
+    path: Result<Path<(String, String)>, axum::extract::rejection::PathRejection>,
+    params: Params,
+) -> Result<Json<NotificationBody>, Problem> {
+    params.end("none")?;
+    let Ok(Path((app, id))) = path else {
+        return Err(Kind::InvalidApp.because("The path is not UTF-8 after percent-decoding."));
+    };
+    let app = parse_app(&app)?;
+    let missing = |why: &str| Kind::NotFound.because(format!("There is no notification {id} in this app{why}."));
+    let id: EventId = id.parse().map_err(|why| missing(&format!(": the id is {why}")))?;
+    let found = server.inner.streams.database.store().notification(&app, id).await?;
+    Ok(Json(found.ok_or_else(|| missing(""))?.try_into()?))
+}

@@ -1,0 +1,35 @@
+//! The OpenAPI document, generated from the handlers, and the page that shows it offline.
+
+use axum::Router;
+use utoipa::OpenApi;
+use utoipa_swagger_ui::SwaggerUi;
+
+use super::Server;
+use crate::error::{Kind, Problem, ProblemBody};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Tidings", description = "Send once; it arrives exactly once, in order, however often the client drops."),
+    components(schemas(ProblemBody<'static>)),
+    tags(
+        (name = "send", description = "Storing notifications"),
+        (name = "subscribe", description = "Receiving them"),
+        (name = "history", description = "Looking them up"),
+        (name = "operations", description = "Running the server"),
+    )
+)]
+struct Document;
+
+pub(super) fn document() -> utoipa::openapi::OpenApi {
+    Document::openapi()
+}
+
+/// `/openapi.json` and `/docs`.
+pub(super) fn docs(document: utoipa::openapi::OpenApi) -> Router<Server> {
+    SwaggerUi::new("/docs").url("/openapi.json", document).into()
+}
+
+/// The answer for what the contract promises for a later version.
+pub(super) fn not_yet(thing: &str) -> Problem {
+    Kind::NotImplemented.because(format!("{thing} is in the contract, but not built in this version."))
+}

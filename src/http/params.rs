@@ -1,0 +1,113 @@
+//! Reading paths and queries. A parameter that does not exist is refused: a typo must not silently
+//! mean something else.
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, Path, RawQuery};
+use axum::http::request::Parts;
+
+use crate::address::{App, Audience, User};
+use crate::error::{Kind, Problem};
+use crate::event_id::EventId;
+
+/// `{app}/{user}` at the end of a path.
+pub(super) struct Addressee {
+    pub(super) app: App,
+    pub(super) user: User,
+}
+
+impl Addressee {
+    /// What a user's stream and history cover.
+    pub(super) fn audiences(&self) -> Vec<Audience> {
+        vec![Audience::User(self.user.clone()), Audience::Everyone]
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Addressee {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Addressee, Problem> {
+        let path: Result<Path<(String, String)>, PathRejection> = Path::from_request_parts(parts, state).await;
+        let Ok(Path((app, user))) = path else {
+            // The one thing that can fail: which of the two names it is in shows in the raw path.
+            let mut names = parts.uri.path().rsplit('/').map(|raw| percent_encoding::percent_decode_str(raw).decode_utf8().is_err());
+            let in_user = names.next().unwrap_or(false);
+            return Err(match in_user {
+                true => Kind::InvalidUser.because("The user is not UTF-8 after percent-decoding."),
+                false => Kind::InvalidApp.because("The app is not UTF-8 after percent-decoding."),
+            });
+        };
+        Ok(Addressee { app: parse_app(&app)?, user: parse_user(&user)? })
+    }
+}
+
+pub(super) fn parse_app(text: &str) -> Result<App, Problem> {
+    App::try_from(text).map_err(|why| Kind::InvalidApp.because(format!("The app {why}.")))
+}
+
+fn parse_user(text: &str) -> Result<User, Problem> {
+    User::try_from(text).map_err(|why| Kind::InvalidUser.because(format!("The user {why}.")))
+}
+
+/// The query's parameters, each decoded and given once.
+pub(super) struct Params {
+    given: Vec<(String, String)>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Params {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Params, Problem> {
+        let Ok(RawQuery(query)) = RawQuery::from_request_parts(parts, state).await;
+        Params::parse(query.as_deref().unwrap_or_default())
+    }
+}
+
+impl Params {
+    fn parse(query: &str) -> Result<Params, Problem> {
+        let mut given: Vec<(String, String)> = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (Some(name), Some(value)) = (decode(name), decode(value)) else {
+                return Err(Kind::InvalidParameter.because("The query is not UTF-8 after percent-decoding."));
+            };
+            if given.iter().any(|(known, _)| *known == name) {
+                return Err(Kind::InvalidParameter.because(format!("The parameter {name} is given twice: give it once.")));
+            }
+            given.push((name, value));
+        }
+        Ok(Params { given })
+    }
+
+    /// Takes one parameter out.
+    pub(super) fn take(&mut self, name: &str) -> Option<String> {
+        let at = self.given.iter().position(|(given, _)| given == name)?;
+        Some(self.given.swap_remove(at).1)
+    }
+
+    /// Takes one that is an event id.
+    pub(super) fn take_id(&mut self, name: &str) -> Result<Option<EventId>, Problem> {
+        self.take(name).map(|text| parse_cursor(name, &text)).transpose()
+    }
+
+    /// Refuses what nobody took. `_` is what pages add against caches.
+    pub(super) fn end(self, known: &str) -> Result<(), Problem> {
+        match self.given.iter().find(|(name, _)| name != "_") {
+            None => Ok(()),
+            Some((name, _)) if ["topics", "format", "state"].contains(&name.as_str()) && known.contains("(later)") => {
+                Err(super::openapi::not_yet(&format!("The parameter {name}")))
+            }
+            Some((name, _)) => Err(Kind::UnknownParameter.because(format!(
+                "There is no parameter {name}: this route has {}.", known.trim_end_matches(" (later)")
+            ))),
+        }
+    }
+}
+
+fn decode(text: &str) -> Option<String> {
+    let text = text.replace('+', " ");
+    percent_encoding::percent_decode_str(&text).decode_utf8().ok().map(|text| text.into_owned())
+}
+
+pub(super) fn parse_cursor(name: &str, text: &str) -> Result<EventId, Problem> {
+    text.parse().map_err(|why| Kind::InvalidCursor.because(format!("{name} is {why}: {text}.")))
+}

@@ -1,0 +1,193 @@
+//! `GET subscribe/{app}/{user}`: the event stream (WHATWG HTML, 9.2). A native EventSource gives up
+//! for ever on anything but 200, so what may pass by waiting is told inside a stream.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use chrono::DateTime;
+use futures_util::Stream;
+use http_body::Frame;
+use tokio::time::Instant;
+
+use super::Server;
+use super::params::{Addressee, Params, parse_cursor};
+use crate::error::{Kind, Problem};
+use crate::frame::{self, Goodbye};
+use crate::subscription::{Start, Subscription};
+
+/// Streams a user's notifications.
+///
+/// A client that comes back with `Last-Event-ID` first gets what it missed, then goes live.
+#[utoipa::path(
+    get, path = "/api/notifications/subscribe/{app}/{user}", tag = "subscribe",
+    params(
+        ("app" = String, Path, description = "The app"),
+        ("user" = String, Path, description = "The user"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The cursor: the id of the last event received"),
+        ("last_event_id" = Option<String>, Query, description = "The cursor, for clients that cannot set the header; `earliest` for everything kept. Aliases: lastEventId, lastEventID"),
+        ("since" = Option<String>, Query, description = "RFC 3339: from this time on, inclusive"),
+    ),
+    responses(
+        (status = 200, description = "The stream", body = String, content_type = "text/event-stream"),
+        (status = "4XX", description = "What the client must change", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 503, description = "Only without `Accept: text/event-stream`", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn subscribe(
+    State(server): State<Server>,
+    method: Method,
+    addressee: Addressee,
+    params: Params,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let start = start(&headers, params)?;
+    let streams = &server.inner.streams;
+    let patient = accepts_event_stream(&headers);
+    if streams.drain.has_begun() {
+        let problem = Kind::Draining.because("This server is shutting down: connect again, to another.");
+        return server.refuse(patient, Goodbye::Shutdown, frame::short_retry(), problem);
+    }
+    if streams.metrics.subscriptions.get() >= server.inner.config.max_connections as i64 {
+        let problem = Kind::Overloaded.because("This server has as many streams as it may (TIDINGS_MAX_CONNECTIONS): try again later.");
+        let retry = server.inner.refusals.refuse();
+        return server.refuse(patient, Goodbye::Overloaded, retry, problem);
+    }
+    if !patient && !streams.database.is_up() {
+        return Err(Kind::DatabaseUnreachable.because("The database cannot be reached. Try again later."));
+    }
+    if method == Method::HEAD {
+        return Ok(event_stream(Body::empty()));
+    }
+    let audiences = addressee.audiences();
+    let subscription = Subscription::open(streams.clone(), addressee.app, audiences, start);
+    Ok(event_stream(Body::new(EventStream::new(subscription))))
+}
+
+/// The cursor: the header, else the query, else the head.
+fn start(headers: &HeaderMap, mut params: Params) -> Result<Start, Problem> {
+    let mut in_query = None;
+    for name in ["last_event_id", "lastEventId", "lastEventID"] {
+        if let Some(text) = params.take(name)
+            && in_query.replace((name, text)).is_some()
+        {
+            return Err(Kind::InvalidParameter.because("The cursor is given under two names: give it once."));
+        }
+    }
+    let since = params.take("since");
+    params.end("last_event_id, since (later)")?;
+    if in_query.is_some() && since.is_some() {
+        return Err(Kind::InvalidParameter.because("Both since and last_event_id are given: give one of them."));
+    }
+    // Checked even when the header wins: a mistake in the URL is one on every connection.
+    let in_query = match in_query {
+        None => None,
+        Some((_, text)) if text.is_empty() => None,
+        Some((_, text)) if text == "earliest" => Some(Start::Earliest),
+        Some((name, text)) => Some(Start::After(parse_cursor(name, &text)?)),
+    };
+    let since = since.map(|text| parse_since(&text)).transpose()?;
+    match headers.get("last-event-id") {
+        Some(id) if !id.is_empty() => {
+            let id = id.to_str().ok().and_then(|text| text.parse().ok());
+            Ok(id.map_or(Start::BadCursor, Start::After))
+        }
+        _ => Ok(in_query.or(since).unwrap_or(Start::Head)),
+    }
+}
+
+fn parse_since(text: &str) -> Result<Start, Problem> {
+    // A plus that was not percent-encoded has become a space.
+    let time = DateTime::parse_from_rfc3339(&text.replace(' ', "+")).map_err(|_| {
+        Kind::InvalidParameter.because(format!("since is not RFC 3339: {text}; write it like 2026-11-22T12:00:00Z."))
+    })?;
+    Ok(Start::Since(time.timestamp_millis().try_into().unwrap_or(0)))
+}
+
+fn accepts_event_stream(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.to_ascii_lowercase().contains("text/event-stream"))
+}
+
+impl Server {
+    fn refuse(&self, patient: bool, reason: Goodbye, retry: Duration, problem: Problem) -> Result<Response, Problem> {
+        self.inner.streams.metrics.streams_refused.inc();
+        match patient {
+            true => Ok(event_stream(Body::from(frame::goodbye(reason, retry)))),
+            false => Err(problem.retry_after(retry)),
+        }
+    }
+}
+
+fn event_stream(body: Body) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform")),
+        (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    (headers, body).into_response()
+}
+
+/// How long refused clients are sent away: longer, the more of them there are.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    window: Mutex<Option<(Instant, u32)>>,
+}
+
+impl Refusals {
+    const WINDOW: Duration = Duration::from_secs(10);
+    /// Refusals in one window that double the shortest delay.
+    const STEP: f64 = 100.0;
+
+    /// Counts one, and says when it may come back: 5 to 60 s, jittered.
+    fn refuse(&self) -> Duration {
+        let now = Instant::now();
+        let mut window = self.window.lock().expect("no code panics while it holds this lock");
+        let count = match *window {
+            Some((begun, count)) if now < begun + Self::WINDOW => {
+                *window = Some((begun, count + 1));
+                count + 1
+            }
+            _ => {
+                *window = Some((now, 1));
+                1
+            }
+        };
+        let base = 5.0 * (1.0 + f64::from(count) / Self::STEP);
+        Duration::from_secs_f64((base * (1.0 + fastrand::f64() * 0.5)).clamp(5.0, 60.0))
+    }
+}
+
+/// The subscription as a body whose bytes are shared with all other streams of the same event.
+struct EventStream {
+    bytes: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
+}
+
+impl EventStream {
+    fn new(subscription: Subscription) -> EventStream {
+        let bytes = futures_util::stream::unfold(subscription, async |mut subscription| {
+            let bytes = subscription.next().await?;
+            Some((bytes, subscription))
+        });
+        EventStream { bytes: Box::pin(bytes) }
+    }
+}
+
+impl http_body::Body for EventStream {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.bytes.as_mut().poll_next(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}

@@ -1,0 +1,168 @@
+//! What an instance counts, for Prometheus (OpenMetrics text). Nothing is labelled by app or user:
+//! their number is not bounded.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// One instance's metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Open TCP connections.
+    pub connections: Gauge,
+    /// Open event streams.
+    pub subscriptions: Gauge,
+    /// Sends by outcome.
+    pub sends: Family<Outcome, Counter>,
+    /// Rows that one append committed.
+    pub group_size: Histogram,
+    /// From the call to the commit's answer.
+    pub append_seconds: Histogram,
+    /// Sends that wait for an append.
+    pub send_queue: Gauge,
+    /// What they hold.
+    pub send_queue_bytes: Gauge,
+    /// Lane holders that were terminated because they had stopped.
+    pub lane_holders_ended: Counter,
+    /// Sends whose outcome had to be looked up.
+    pub outcomes_settled: Family<Outcome, Counter>,
+    /// From a client's wish for a page to the page.
+    pub replay_seconds: Histogram,
+    /// Clients waiting for a page.
+    pub replay_queue: Gauge,
+    /// Pages that clients have not taken yet.
+    pub replay_bytes: Gauge,
+    /// From the hub's knowing of an event to handing it to a stream.
+    pub delivery_seconds: Histogram,
+    /// Events handed to streams, live or replayed.
+    pub deliveries: Family<Phase, Counter>,
+    /// Subscriptions that fell off the ring and went back to replay.
+    pub returns_to_replay: Counter,
+    /// Gaps by reason.
+    pub gaps: Family<Reason, Counter>,
+    /// Events in the ring.
+    pub ring_bytes: Gauge,
+    /// From the commit, by the database's clock, to the hub.
+    pub feed_lag_seconds: Histogram,
+    /// Reads of the feed.
+    pub feed_reads: Counter,
+    /// Times the listener had to be connected again.
+    pub listener_reconnects: Counter,
+    /// Streams that were refused with `tidings.goodbye` or 503.
+    pub streams_refused: Counter,
+    /// 1 while the database answers.
+    pub database_up: Gauge,
+}
+
+/// Label: how something ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Outcome {
+    /// `stored`, `refused`, `overloaded`, `unreachable`, `unknown`, …
+    pub outcome: &'static str,
+}
+
+/// Label: which way an event reached its stream.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Phase {
+    /// `live` or `replay`.
+    pub phase: &'static str,
+}
+
+/// Label: why.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reason {
+    /// A reason of `tidings.gap`.
+    pub reason: &'static str,
+}
+
+/// 0.1 ms to 13 s, each bucket three times the one before: wide enough for a stalled database.
+fn seconds() -> Histogram {
+    Histogram::new([0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
+}
+
+impl Metrics {
+    /// Registers them all.
+    pub fn new() -> Metrics {
+        let mut r = Registry::with_prefix("tidings");
+        macro_rules! register {
+            ($name:literal, $help:literal, $metric:expr) => {{
+                let metric = $metric;
+                r.register($name, $help, metric.clone());
+                metric
+            }};
+            ($name:literal, $unit:expr, $help:literal, $metric:expr) => {{
+                let metric = $metric;
+                r.register_with_unit($name, $help, $unit, metric.clone());
+                metric
+            }};
+        }
+        use Unit::{Bytes, Seconds};
+        let groups = Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0]);
+        Metrics {
+            connections: register!("connections", "Open TCP connections", Gauge::default()),
+            subscriptions: register!("subscriptions", "Open event streams", Gauge::default()),
+            sends: register!("sends", "Sends by outcome", Family::default()),
+            group_size: register!("append_group_rows", "Rows that one append committed", groups),
+            append_seconds: register!("append", Seconds, "From the call to the answer of its commit", seconds()),
+            send_queue: register!("send_queue_length", "Sends waiting for an append", Gauge::default()),
+            send_queue_bytes: register!("send_queue", Bytes, "Bytes of the sends waiting", Gauge::default()),
+            lane_holders_ended: register!("lane_holders_ended", "Stopped lane holders terminated", Counter::default()),
+            outcomes_settled: register!("outcomes_settled", "Broken appends looked up", Family::default()),
+            replay_seconds: register!("replay", Seconds, "From wanting a replay page to having it", seconds()),
+            replay_queue: register!("replay_queue_length", "Clients waiting for a replay page", Gauge::default()),
+            replay_bytes: register!("replay_pages", Bytes, "Bytes of replay pages not taken yet", Gauge::default()),
+            delivery_seconds: register!("delivery", Seconds, "From the hub to the stream, live", seconds()),
+            deliveries: register!("deliveries", "Events handed to streams", Family::default()),
+            returns_to_replay: register!("returns_to_replay", "Subscriptions that fell off the ring", Counter::default()),
+            gaps: register!("gaps", "Gaps told to clients", Family::default()),
+            ring_bytes: register!("ring", Bytes, "Bytes of the events in the ring", Gauge::default()),
+            feed_lag_seconds: register!("feed_lag", Seconds, "From the commit to the hub", seconds()),
+            feed_reads: register!("feed_reads", "Reads of the feed", Counter::default()),
+            listener_reconnects: register!("listener_reconnects", "Connections made for LISTEN", Counter::default()),
+            streams_refused: register!("streams_refused", "Streams refused for overload or drain", Counter::default()),
+            database_up: register!("database_up", "1 while the database answers", Gauge::<i64>::default()),
+            registry: r,
+        }
+    }
+
+    /// The OpenMetrics text.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)
+            .expect("writing into a String does not fail");
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+/// A gauge that counts a thing for as long as this lives.
+#[derive(Debug)]
+pub struct Held {
+    gauge: Gauge<i64>,
+    amount: i64,
+}
+
+impl Held {
+    /// Adds `amount` to `gauge` until dropped.
+    pub fn new(gauge: &Gauge<i64>, amount: usize) -> Held {
+        let amount = amount as i64;
+        gauge.inc_by(amount);
+        Held { gauge: gauge.clone(), amount }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.gauge.dec_by(self.amount);
+    }
+}
+

@@ -1,0 +1,131 @@
+//! The accept loop: limits on what a connection may cost before it says anything, detection of dead
+//! and stalled peers, and the orderly end. axum's own loop has no header timeout, and would wait for
+//! ever on an open stream.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use prometheus_client::metrics::gauge::Gauge;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_io_timeout::TimeoutStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, error};
+
+use crate::metrics::Held;
+
+/// For the first byte of a request, and for the rest of its head.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A peer that takes no byte for this long is gone or stalled; it comes back with its cursor.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// A peer that acknowledges nothing for this long is dead, as the kernel sees it.
+const DEAD_PEER: Duration = Duration::from_secs(60);
+const KEEPALIVE: Duration = Duration::from_secs(20);
+/// What may lie in a connection's buffer: more would only hide that its client does not read.
+const WRITE_BUFFER: usize = 16 << 10;
+/// Connections beyond the streams: sends, health checks, and streams that are refused.
+const SPARE_CONNECTIONS: usize = 128;
+
+/// Accepts connections until told to stop, then waits for them to end.
+pub struct Server {
+    router: Router,
+    http: Builder<TokioExecutor>,
+    tasks: TaskTracker,
+    max_connections: usize,
+    gauge: Gauge,
+}
+
+impl Server {
+    /// A server for `router` with up to `max_streams` streams.
+    pub fn new(router: Router, max_streams: usize, gauge: Gauge) -> Server {
+        let mut http = Builder::new(TokioExecutor::new());
+        http.http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .max_buf_size(WRITE_BUFFER);
+        http.http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE)
+            .max_send_buf_size(WRITE_BUFFER);
+        let max_connections = max_streams.saturating_add(SPARE_CONNECTIONS);
+        Server { router, http, tasks: TaskTracker::new(), max_connections, gauge }
+    }
+
+    /// Serves until `closing`; then takes no more connections, asks the open ones to end (HTTP/2 is
+    /// sent GOAWAY), and returns when the last has ended.
+    pub async fn run(self, listener: TcpListener, closing: CancellationToken) {
+        let server = Arc::new(self);
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = closing.cancelled() => break,
+            };
+            match accepted {
+                // Over the limit there is not even room to say so.
+                Ok(_) if server.tasks.len() >= server.max_connections => {}
+                Ok((socket, _)) => {
+                    let connection = server.clone().serve(socket, closing.clone());
+                    server.tasks.spawn(connection);
+                }
+                Err(error) => {
+                    // Out of descriptors, mostly: without a pause this would be a busy loop.
+                    error!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        drop(listener);
+        server.tasks.close();
+        server.tasks.wait().await;
+    }
+
+    async fn serve(self: Arc<Server>, socket: TcpStream, closing: CancellationToken) {
+        let _counted = Held::new(&self.gauge, 1);
+        if let Err(error) = prepare(&socket) {
+            debug!(%error, "a connection ended before it began");
+            return;
+        }
+        // hyper's header timeout starts with the first byte.
+        let mut first = [0];
+        let silent = tokio::select! {
+            peeked = timeout(HEADER_TIMEOUT, socket.peek(&mut first)) => !matches!(peeked, Ok(Ok(1))),
+            () = closing.cancelled() => true,
+        };
+        if silent {
+            return;
+        }
+        let mut io = TimeoutStream::new(socket);
+        io.set_write_timeout(Some(WRITE_TIMEOUT));
+        let service = TowerToHyperService::new(self.router.clone());
+        let connection = self.http.serve_connection(TokioIo::new(Box::pin(io)), service);
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = closing.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            debug!(error, "a connection broke");
+        }
+    }
+}
+
+fn prepare(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let socket = SockRef::from(socket);
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(DEAD_PEER))?;
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! Reading the feed: all rows in id order after a position.
+
+use uuid::Uuid;
+
+use super::{Store, StoreError};
+use crate::event_id::EventId;
+use crate::notification::Notification;
+
+/// One read of the feed.
+#[derive(Debug)]
+pub struct FeedPage {
+    /// Rows in id order.
+    pub rows: Vec<Notification>,
+    /// More rows follow.
+    pub more: bool,
+    /// The retention edge in the same snapshot: rows up to it may be gone.
+    pub edge: EventId,
+}
+
+const PAGE_ROWS: i64 = 1000;
+const PAGE_BYTES: i64 = 4 << 20;
+
+impl Store {
+    /// Reads on after `after`.
+    pub async fn read_feed(&self, after: EventId) -> Result<FeedPage, StoreError> {
+        self.read(async |conn| {
+            let after = Uuid::from(after);
+            let rows = sqlx::query!(
+                r#"select e.edge as "edge!", f.id as "id?", f.app as "app?", f.audience as "audience?",
+                    f.event as "event?", f.data as "data?", f.created_at as "created_at?", f.taken as "taken?"
+                from tidings.retention_edge e left join lateral (
+                    select p.*, count(*) over () as taken,
+                        sum(octet_length(p.data)) over (order by p.id) - octet_length(p.data) as bytes_before
+                    from (
+                        select n.id, n.app, n.audience, n.event, n.data::text as data, n.created_at
+                        from tidings.notification n where n.id > $1 order by n.id limit $2
+                    ) p
+                ) f on f.bytes_before < $3
+                order by f.id"#,
+                after,
+                PAGE_ROWS,
+                PAGE_BYTES,
+            )
+            .fetch_all(conn)
+            .await?;
+            let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+            let edge = EventId::from(first.edge);
+            let taken = first.taken.unwrap_or(0);
+            let rows: Vec<Notification> = rows
+                .into_iter()
+                .filter_map(|row| {
+                    Some(Notification {
+                        id: row.id?.into(),
+                        app: row.app?,
+                        audience: row.audience?,
+                        event: row.event,
+                        data: row.data?,
+                        created_at: row.created_at?,
+                    })
+                })
+                .collect();
+            let more = taken == PAGE_ROWS || (rows.len() as i64) < taken;
+            Ok(FeedPage { rows, more, edge })
+        })
+        .await
+    }
+
+    /// The newest committed row, or the edge when rows up to it are gone, or zero.
+    pub async fn head(&self) -> Result<EventId, StoreError> {
+        self.read(async |conn| {
+            let row = sqlx::query!(
+                r#"select greatest((select id from tidings.notification order by id desc limit 1), edge)
+                    as "head!" from tidings.retention_edge"#
+            )
+            .fetch_one(conn)
+            .await?;
+            Ok(row.head.into())
+        })
+        .await
+    }
+}

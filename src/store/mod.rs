@@ -1,0 +1,154 @@
+//! All SQL. Every query has one caller and a deadline on our side; a connection whose query did not
+//! answer in time is closed, never returned to the pool.
+
+mod append;
+mod feed;
+mod history;
+mod replay;
+mod schema;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres};
+
+pub use append::{Appended, LaneHolder, Session};
+pub use feed::FeedPage;
+pub use history::{HistoryPage, HistoryQuery, Order};
+pub use replay::{Facts, ReplayPage, ReplayRequest, ReplayRow};
+pub use schema::SchemaError;
+
+/// Long enough for any query of ours on a busy machine, short enough to notice a frozen database.
+pub const QUERY_DEADLINE: Duration = Duration::from_secs(5);
+
+const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Where NOTIFY says that the feed has grown.
+pub const WAKE_UP: &str = "tidings";
+
+/// The database.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// Reads, possibly through a pooler.
+    pool: PgPool,
+    /// LISTEN, the writer and maintenance: these need a session of their own.
+    direct: PgConnectOptions,
+}
+
+/// Why a query has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Postgres answered with an error, or the connection broke.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    /// No answer in time; the connection was closed.
+    #[error("the database did not answer within {} s", .0.as_secs())]
+    Deadline(Duration),
+}
+
+impl StoreError {
+    /// The SQLSTATE, if Postgres answered.
+    pub fn sqlstate(&self) -> Option<String> {
+        match self {
+            StoreError::Database(error) => Some(error.as_database_error()?.code()?.into_owned()),
+            StoreError::Deadline(_) => None,
+        }
+    }
+
+    /// A sentence for the log. Postgres quotes the failing row in its DETAIL; that stays out.
+    pub fn summary(&self) -> String {
+        match self {
+            StoreError::Database(sqlx::Error::Database(error)) => {
+                let code = error.code().unwrap_or_default();
+                format!("{} (SQLSTATE {code})", error.message())
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
+impl Store {
+    /// A store on `url`; sessions of their own go to `direct_url` if there is one. Nothing is
+    /// connected before the first query.
+    pub fn new(url: &str, direct_url: Option<&str>) -> Result<Store, sqlx::Error> {
+        let options = |url| {
+            PgConnectOptions::from_str(url)
+                .map(|o| o.application_name("tidings").log_statements(tracing::log::LevelFilter::Trace))
+        };
+        let pool = PgPoolOptions::new()
+            .max_connections(8)
+            .acquire_timeout(CONNECT_DEADLINE)
+            // A broken connection shows at the first query; asking before each one costs a round trip.
+            .test_before_acquire(false)
+            .connect_lazy_with(options(url)?);
+        Ok(Store { pool, direct: options(direct_url.unwrap_or(url))? })
+    }
+
+    /// Closes the pool once its connections are idle.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// The database can be read and is a primary: on a standby nothing can be appended, and LISTEN
+    /// hears nothing.
+    pub async fn check(&self) -> Result<bool, StoreError> {
+        self.read(async |conn| {
+            let row = sqlx::query!("select pg_is_in_recovery() as standby").fetch_one(conn).await?;
+            Ok(row.standby == Some(false))
+        })
+        .await
+    }
+
+    /// A connection that listens for wake-ups, on a session of its own.
+    pub async fn listen(&self) -> Result<PgListener, StoreError> {
+        let options = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECT_DEADLINE);
+        within(QUERY_DEADLINE, async {
+            let mut listener = PgListener::connect_with(&options.connect_lazy_with(self.direct.clone())).await?;
+            listener.listen(WAKE_UP).await?;
+            Ok(listener)
+        })
+        .await
+    }
+
+    async fn session(&self) -> Result<PgConnection, StoreError> {
+        within(CONNECT_DEADLINE, PgConnection::connect_with(&self.direct)).await
+    }
+
+    /// Runs a read on a pooled connection. Should it fail to end, in time or because the caller
+    /// went away, its connection is closed: an answer may still be on the way on it.
+    async fn read<T>(
+        &self,
+        query: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+    ) -> Result<T, StoreError> {
+        let mut lease = Lease { conn: Some(within(CONNECT_DEADLINE, self.pool.acquire()).await?) };
+        let conn = lease.conn.as_mut().expect("the lease was just filled");
+        let answer = within(QUERY_DEADLINE, query(conn)).await?;
+        lease.conn.take();
+        Ok(answer)
+    }
+}
+
+struct Lease {
+    conn: Option<PoolConnection<Postgres>>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // Still here: the query has not ended well.
+        if let Some(conn) = self.conn.take() {
+            drop(conn.detach());
+        }
+    }
+}
+
+async fn within<T>(
+    deadline: Duration,
+    query: impl Future<Output = sqlx::Result<T>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(deadline, query).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(StoreError::Deadline(deadline)),
+    }
+}

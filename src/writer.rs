@@ -1,0 +1,308 @@
+//! Group commit. One task and one connection per instance: whenever it is free it takes what waits,
+//! appends it in one call, and answers each send after the commit (invariant 1).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use crate::clock::Clock;
+use crate::database::Database;
+use crate::event_id::EventId;
+use crate::metrics::{Metrics, Outcome};
+use crate::notification::{NewNotification, Notification};
+use crate::queue::{Queue, Waiting};
+use crate::store::{Appended, Session, StoreError};
+
+/// Rows of one group: beyond this a bigger group gains nothing.
+const GROUP_ROWS: usize = 1000;
+/// Bytes of one group: what one call may carry without holding the lane long.
+const GROUP_BYTES: usize = 4 << 20;
+/// How long a send waits for its turn before it is told that the database is away.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one call may take; its waiting for the lane is bounded in the session.
+const APPEND_DEADLINE: Duration = Duration::from_secs(5);
+/// How long the outcome of a broken call is looked for.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(15);
+const SHORTEST_RETRY: Duration = Duration::from_millis(50);
+const LONGEST_RETRY: Duration = Duration::from_secs(1);
+
+/// What a sender is told after the commit.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored {
+    /// The notification's id.
+    pub id: EventId,
+    /// When it was committed, by the database's clock.
+    pub created_at: DateTime<Utc>,
+}
+
+/// Why a send was not acknowledged. All but `OutcomeUnknown` mean: certainly not stored.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SendError {
+    /// The queue is full.
+    #[error("too many sends are waiting")]
+    Overloaded,
+    /// The database did not come back in time.
+    #[error("the database cannot be reached")]
+    Unreachable,
+    /// The server is going away.
+    #[error("the server is shutting down")]
+    Draining,
+    /// The connection broke in the call and the outcome could not be found out in time.
+    #[error("the outcome is not known")]
+    OutcomeUnknown,
+    /// Postgres refused this row.
+    #[error("the database refuses it: {0}")]
+    Refused(String),
+}
+
+/// The sending side: cheap to clone, used by every request.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    queue: Arc<Queue>,
+    metrics: Arc<Metrics>,
+}
+
+/// A group that this instance committed, for its own hub.
+#[derive(Debug)]
+pub struct OwnGroup {
+    /// The last position before it.
+    pub prev: i64,
+    /// Its rows, in order.
+    pub rows: Vec<Notification>,
+}
+
+impl Sender {
+    /// Has a notification stored. Dropping the future before its turn comes means it is not stored.
+    pub async fn send(&self, notification: NewNotification) -> Result<Stored, SendError> {
+        let (reply, stored) = oneshot::channel();
+        let outcome = match self.queue.push(Waiting { notification, deadline: Instant::now() + PATIENCE, reply }) {
+            Ok(()) => stored.await.unwrap_or(Err(SendError::OutcomeUnknown)),
+            Err(refused) => Err(refused),
+        };
+        let label = match &outcome {
+            Ok(_) => "stored",
+            Err(SendError::Overloaded) => "overloaded",
+            Err(SendError::Unreachable) => "unreachable",
+            Err(SendError::Draining) => "draining",
+            Err(SendError::OutcomeUnknown) => "unknown",
+            Err(SendError::Refused(_)) => "refused",
+        };
+        self.metrics.sends.get_or_create(&Outcome { outcome: label }).inc();
+        outcome
+    }
+
+    /// Takes no more sends. The writer ends once those in flight are answered.
+    pub fn close(&self) {
+        self.queue.close();
+    }
+
+    /// Answers sends whose patience has run out, for as long as the program runs: the writer itself
+    /// may be waiting for the database.
+    pub async fn expire_forever(self) {
+        let mut ticks = tokio::time::interval(Duration::from_millis(250));
+        loop {
+            ticks.tick().await;
+            self.queue.expire(Instant::now());
+        }
+    }
+}
+
+/// The appending side.
+pub struct Writer {
+    queue: Arc<Queue>,
+    database: Arc<Database>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    to_feed: mpsc::Sender<OwnGroup>,
+    session: Option<Session>,
+    /// The highest position known to be committed: where to look for a lost group.
+    last_known: i64,
+}
+
+impl Writer {
+    /// A writer and the handle that feeds it. Committed groups go to `to_feed` as far as it takes
+    /// them; the feed reads what it did not get.
+    pub fn new(
+        database: Arc<Database>,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        to_feed: mpsc::Sender<OwnGroup>,
+    ) -> (Writer, Sender) {
+        let queue = Arc::new(Queue::new(metrics.clone()));
+        let sender = Sender { queue: queue.clone(), metrics: metrics.clone() };
+        (Writer { queue, database, clock, metrics, to_feed, session: None, last_known: 0 }, sender)
+    }
+
+    /// Appends until the queue is closed and empty.
+    pub async fn run(mut self) {
+        self.database.prepared().await;
+        loop {
+            // First the connection: what is taken from the queue without one could not expire.
+            self.connect().await;
+            let Some(group) = self.queue.take_group(GROUP_ROWS, GROUP_BYTES).await else { break };
+            self.append(group).await;
+        }
+        if let Some(session) = self.session.take() {
+            session.close().await;
+        }
+    }
+
+    async fn connect(&mut self) {
+        let mut pause = SHORTEST_RETRY;
+        while self.session.is_none() {
+            match self.open_session().await {
+                Ok(session) => self.session = Some(session),
+                Err(error) => {
+                    warn!(error = error.summary(), "the writer cannot reach the database");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_RETRY);
+                }
+            }
+        }
+    }
+
+    async fn open_session(&mut self) -> Result<Session, StoreError> {
+        let session = self.database.store().append_session().await?;
+        if self.last_known == 0 {
+            self.last_known = self.database.store().head().await?.position();
+        }
+        Ok(session)
+    }
+
+    /// Appends a group; halves it when Postgres refuses a row of it, until the row stands alone.
+    async fn append(&mut self, group: Vec<Waiting>) {
+        let mut parts = vec![group];
+        while let Some(mut group) = parts.pop() {
+            match self.commit(&group).await {
+                Ok(appended) => self.answer(group, appended),
+                Err(SendError::Refused(_)) if group.len() > 1 => {
+                    let tail = group.split_off(group.len() / 2);
+                    parts.push(tail);
+                    parts.push(group);
+                }
+                Err(error) => {
+                    for send in group {
+                        let _ = send.reply.send(Err(error.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, group: Vec<Waiting>, appended: Appended) {
+        self.last_known = appended.first + group.len() as i64 - 1;
+        self.metrics.group_size.observe(group.len() as f64);
+        let mut rows = Vec::with_capacity(group.len());
+        for (index, Waiting { notification: n, reply, .. }) in group.into_iter().enumerate() {
+            let id = appended.id(index);
+            let _ = reply.send(Ok(Stored { id, created_at: appended.created_at }));
+            rows.push(Notification {
+                id,
+                app: n.app.as_str().to_owned(),
+                audience: n.audience.to_sql(),
+                event: n.event.map(|event| event.as_str().to_owned()),
+                data: n.data.into_string(),
+                created_at: appended.created_at,
+            });
+        }
+        // A full channel loses nothing: the feed finds the rows in the table.
+        let _ = self.to_feed.try_send(OwnGroup { prev: appended.prev, rows });
+    }
+
+    /// Commits a group once, whatever breaks, or says why not.
+    async fn commit(&mut self, group: &[Waiting]) -> Result<Appended, SendError> {
+        let notifications: Vec<&NewNotification> = group.iter().map(|send| &send.notification).collect();
+        let tail = fastrand::u64(..1 << 48);
+        let give_up = Instant::now() + SETTLE_DEADLINE;
+        let mut session = self.session.take().ok_or(SendError::Unreachable)?;
+        loop {
+            let started = Instant::now();
+            let now_ms = self.clock.now().timestamp_millis();
+            let error = match session.append(&notifications, tail, now_ms, APPEND_DEADLINE).await {
+                Ok(appended) => {
+                    self.metrics.append_seconds.observe(started.elapsed().as_secs_f64());
+                    self.session = Some(session);
+                    return Ok(appended);
+                }
+                Err(error) => error,
+            };
+            let state = error.sqlstate().unwrap_or_default();
+            if state.starts_with("22") || state.starts_with("23") {
+                self.session = Some(session);
+                return Err(SendError::Refused(error.summary()));
+            }
+            warn!(error = error.summary(), "an append broke off; looking for its outcome");
+            let (fresh, found) = self.settle(session, tail, give_up).await.ok_or_else(|| {
+                error!("the outcome of an append could not be found out in time");
+                self.count_settled("unknown");
+                SendError::OutcomeUnknown
+            })?;
+            if let Some(appended) = found {
+                self.count_settled("stored");
+                self.session = Some(fresh);
+                return Ok(appended);
+            }
+            self.count_settled("absent");
+            session = self.free_lane(fresh, &state).await;
+            if Instant::now() >= give_up || is_refusal(&state) {
+                self.session = Some(session);
+                return Err(if state == LOCK_NOT_AVAILABLE { SendError::Overloaded } else { SendError::Unreachable });
+            }
+        }
+    }
+
+    /// Finds out whether the call that broke off in `broken` committed. `None`: not in time.
+    ///
+    /// A backend that still waits for the lane may commit later, so "absent, therefore send again"
+    /// would double. The old backend is ended and gone before the table is asked.
+    async fn settle(&mut self, broken: Session, tail: u64, give_up: Instant) -> Option<(Session, Option<Appended>)> {
+        let backend = broken.backend();
+        drop(broken);
+        let mut pause = SHORTEST_RETRY;
+        loop {
+            let attempt = async {
+                let mut session = self.open_session().await?;
+                session.end_backend(backend).await?;
+                let found = session.find(tail, self.last_known).await?;
+                Ok::<_, StoreError>((session, found))
+            };
+            match tokio::time::timeout_at(give_up, attempt).await {
+                Ok(Ok(settled)) => return Some(settled),
+                Ok(Err(error)) => info!(error = error.summary(), "not settled yet"),
+                Err(_) => return None,
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_RETRY);
+        }
+    }
+
+    /// After a lock timeout: whoever stopped while holding the lane must not stop everyone.
+    async fn free_lane(&mut self, mut session: Session, state: &str) -> Session {
+        if state == LOCK_NOT_AVAILABLE {
+            match session.end_stale_lane_holder().await {
+                Ok(Some(holder)) => {
+                    self.metrics.lane_holders_ended.inc();
+                    warn!(backend_pid = holder.pid, "ended a session that had held the lane for over 5 s");
+                }
+                Ok(None) => {}
+                Err(error) => warn!(error = error.summary(), "could not look for a stopped lane holder"),
+            }
+        }
+        session
+    }
+
+    fn count_settled(&self, outcome: &'static str) {
+        self.metrics.outcomes_settled.get_or_create(&Outcome { outcome }).inc();
+    }
+}
+
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+
+/// Postgres answered, and would answer the same again: no privilege, no such procedure, read-only.
+fn is_refusal(state: &str) -> bool {
+    ["25", "28", "42", "0A", "3D", "3F"].iter().any(|class| state.starts_with(class))
+}
