@@ -77,7 +77,9 @@ fn check_name(text: &str) -> Result<(), InvalidName> {
         return Err(InvalidName("is only white space: give a name"));
     }
     if text == "." || text == ".." {
-        return Err(InvalidName("is a path of dots, which clients resolve away: give another name"));
+        return Err(InvalidName(
+            "is a path of dots, which clients resolve away: give another name",
+        ));
     }
     Ok(())
 }
@@ -121,14 +123,18 @@ mod tests {
 
     #[test]
     fn names_are_taken_as_they_are() {
-        for name in ["ada", " ada ", "Ada", "ä/ö?#", "…", "a".repeat(128).as_str(), &"😀".repeat(128)] {
+        for name in
+            ["ada", " ada ", "Ada", "ä/ö?#", "…", "a".repeat(128).as_str(), &"😀".repeat(128)]
+        {
             assert_eq!(User::try_from(name).unwrap().as_str(), name);
         }
     }
 
     #[test]
     fn what_is_no_name_is_refused() {
-        for name in ["", " ", "\u{2003}\u{a0}", ".", "..", "a\nb", "a\u{85}", "\0", &"a".repeat(129)] {
+        for name in
+            ["", " ", "\u{2003}\u{a0}", ".", "..", "a\nb", "a\u{85}", "\0", &"a".repeat(129)]
+        {
             assert!(User::try_from(name).is_err(), "{name:?}");
         }
     }
@@ -136,7 +142,8 @@ mod tests {
     #[test]
     fn an_audience_survives_the_way_through_its_column() {
         let user = Audience::User(User::try_from("topic:everyone").unwrap());
-        for audience in [user, Audience::Topic(Topic::try_from("a:b").unwrap()), Audience::Everyone] {
+        for audience in [user, Audience::Topic(Topic::try_from("a:b").unwrap()), Audience::Everyone]
+        {
             assert_eq!(Audience::from_sql(&audience.to_sql()), Some(audience));
         }
     }

@@ -6,13 +6,21 @@ pub struct Config {
     pub direct_database_url: Option<String>,
     pub listen: SocketAddr,
     pub cors_origins: CorsOrigins,
-    pub heartbeat: Duration, pub drain: Duration, pub drain_delay: Duration,
-    pub max_connections: usize, pub max_data: usize, pub max_body: usize,
-    pub migrate: bool, pub allow_unauthenticated: bool,
+    pub heartbeat: Duration,
+    pub drain: Duration,
+    pub drain_delay: Duration,
+    pub max_connections: usize,
+    pub max_data: usize,
+    pub max_body: usize,
+    pub migrate: bool,
+    pub allow_unauthenticated: bool,
     pub limits: Limits,
 }
 #[derive(Clone, Debug)]
-pub enum CorsOrigins { Any, Exactly(Vec<String>) }
+pub enum CorsOrigins {
+    Any,
+    Exactly(Vec<String>),
+}
 /// Bounds that no variable sets: their values are measured, and only tests have a reason to differ.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -29,6 +37,26 @@ impl Default for Limits {
             ring_bytes: 64 << 20,
             page: crate::replayer::PageSize { rows: 500, bytes: 256 << 10 },
             clock: crate::clock::Clock::default(),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            database_url: None,
+            direct_database_url: None,
+            listen: "127.0.0.1:8080".parse().expect("x"),
+            cors_origins: CorsOrigins::Exactly(vec![]),
+            heartbeat: Duration::from_secs(10),
+            drain: Duration::from_secs(20),
+            drain_delay: Duration::ZERO,
+            max_connections: 15000,
+            max_data: 65536,
+            max_body: 8 << 20,
+            migrate: true,
+            allow_unauthenticated: false,
+            limits: Default::default(),
         }
     }
 }

@@ -58,12 +58,15 @@ impl Database {
 
     /// Notes whether the database answers.
     pub fn set_up(&self, up: bool) {
-        let changed = self.state.send_if_modified(|state| std::mem::replace(&mut state.up, up) != up);
+        let changed =
+            self.state.send_if_modified(|state| std::mem::replace(&mut state.up, up) != up);
         if changed {
             self.up_gauge.set(up.into());
             match up {
                 true => info!("the database answers"),
-                false => warn!("the database cannot be reached; streams stay open and sends are refused until it is back"),
+                false => warn!(
+                    "the database cannot be reached; streams stay open and sends are refused until it is back"
+                ),
             }
         }
     }
@@ -127,7 +130,10 @@ impl Database {
                     PARTITIONS_EVERY
                 }
                 Err(error) => {
-                    info!(error = error.summary(), "could not make partitions ahead; trying again soon");
+                    info!(
+                        error = error.summary(),
+                        "could not make partitions ahead; trying again soon"
+                    );
                     PARTITIONS_RETRY
                 }
             };

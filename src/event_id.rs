@@ -104,7 +104,13 @@ mod tests {
 
     #[test]
     fn what_is_not_a_ulid_is_refused() {
-        for text in ["", "17", "8ZZZZZZZZZZZZZZZZZZZZZZZZZ", "01ARZ3NDEKTSV4RRFFQ69G5FAU", "01ARZ3NDEKTSV4RRFFQ69G5FAVX"] {
+        for text in [
+            "",
+            "17",
+            "8ZZZZZZZZZZZZZZZZZZZZZZZZZ",
+            "01ARZ3NDEKTSV4RRFFQ69G5FAU",
+            "01ARZ3NDEKTSV4RRFFQ69G5FAVX",
+        ] {
             assert!(text.parse::<EventId>().is_err(), "{text}");
         }
     }

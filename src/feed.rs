@@ -68,7 +68,8 @@ impl Feed {
     pub async fn run_forever(mut self) {
         self.database.prepared().await;
         self.start_at_the_head().await;
-        let listener = listen_forever(self.database.clone(), self.ear.clone(), self.metrics.clone());
+        let listener =
+            listen_forever(self.database.clone(), self.ear.clone(), self.metrics.clone());
         let ear = self.ear.clone();
         tokio::join!(listener, async {
             let mut timer = tokio::time::interval(READ_EVERY);

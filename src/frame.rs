@@ -71,7 +71,10 @@ pub fn live(replayed: u64) -> Bytes {
 pub fn ping(complete_to: Option<EventId>, time: &str, database_up: bool) -> Bytes {
     let id = complete_to.map_or_else(String::new, |id| format!("id: {id}\n"));
     let database = if database_up { "up" } else { "unreachable" };
-    format!("{id}event: tidings.ping\ndata: {{\"time\":\"{time}\",\"database\":\"{database}\"}}\n\n").into()
+    format!(
+        "{id}event: tidings.ping\ndata: {{\"time\":\"{time}\",\"database\":\"{database}\"}}\n\n"
+    )
+    .into()
 }
 
 /// Rows between the two may be missing. `after` is absent when the cursor could not be read.

@@ -115,7 +115,9 @@ impl Hub {
                 continue;
             }
             state.position = row.id;
-            let Some(&key) = state.by_name.get(row.app.as_str()).and_then(|app| app.get(&row.audience)) else {
+            let Some(&key) =
+                state.by_name.get(row.app.as_str()).and_then(|app| app.get(&row.audience))
+            else {
                 continue;
             };
             let mut frame = String::new();
@@ -252,7 +254,8 @@ impl Membership {
         if count < events.len() {
             complete_to = events[count - 1].id;
         }
-        let events: Vec<Arc<Event>> = events[..count].iter().map(|event| Arc::clone(event)).collect();
+        let events: Vec<Arc<Event>> =
+            events[..count].iter().map(|event| Arc::clone(event)).collect();
         drop(state);
         self.observe(&events);
         Taken::Frames { bytes: join(&events), complete_to }

@@ -23,6 +23,7 @@ pub mod hub;
 pub mod instance;
 pub mod metrics;
 pub mod notification;
+pub mod postgres;
 mod queue;
 pub mod replayer;
 pub mod server;
@@ -31,4 +32,4 @@ pub mod store;
 pub mod subscription;
 pub mod writer;
 
-pub use instance::run;
+pub use instance::{RunError, run};

@@ -101,30 +101,98 @@ impl Metrics {
             }};
         }
         use Unit::{Bytes, Seconds};
-        let groups = Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0]);
+        let groups =
+            Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0]);
         Metrics {
             connections: register!("connections", "Open TCP connections", Gauge::default()),
             subscriptions: register!("subscriptions", "Open event streams", Gauge::default()),
             sends: register!("sends", "Sends by outcome", Family::default()),
             group_size: register!("append_group_rows", "Rows that one append committed", groups),
-            append_seconds: register!("append", Seconds, "From the call to the answer of its commit", seconds()),
-            send_queue: register!("send_queue_length", "Sends waiting for an append", Gauge::default()),
-            send_queue_bytes: register!("send_queue", Bytes, "Bytes of the sends waiting", Gauge::default()),
-            lane_holders_ended: register!("lane_holders_ended", "Stopped lane holders terminated", Counter::default()),
-            outcomes_settled: register!("outcomes_settled", "Broken appends looked up", Family::default()),
-            replay_seconds: register!("replay", Seconds, "From wanting a replay page to having it", seconds()),
-            replay_queue: register!("replay_queue_length", "Clients waiting for a replay page", Gauge::default()),
-            replay_bytes: register!("replay_pages", Bytes, "Bytes of replay pages not taken yet", Gauge::default()),
-            delivery_seconds: register!("delivery", Seconds, "From the hub to the stream, live", seconds()),
+            append_seconds: register!(
+                "append",
+                Seconds,
+                "From the call to the answer of its commit",
+                seconds()
+            ),
+            send_queue: register!(
+                "send_queue_length",
+                "Sends waiting for an append",
+                Gauge::default()
+            ),
+            send_queue_bytes: register!(
+                "send_queue",
+                Bytes,
+                "Bytes of the sends waiting",
+                Gauge::default()
+            ),
+            lane_holders_ended: register!(
+                "lane_holders_ended",
+                "Stopped lane holders terminated",
+                Counter::default()
+            ),
+            outcomes_settled: register!(
+                "outcomes_settled",
+                "Broken appends looked up",
+                Family::default()
+            ),
+            replay_seconds: register!(
+                "replay",
+                Seconds,
+                "From wanting a replay page to having it",
+                seconds()
+            ),
+            replay_queue: register!(
+                "replay_queue_length",
+                "Clients waiting for a replay page",
+                Gauge::default()
+            ),
+            replay_bytes: register!(
+                "replay_pages",
+                Bytes,
+                "Bytes of replay pages not taken yet",
+                Gauge::default()
+            ),
+            delivery_seconds: register!(
+                "delivery",
+                Seconds,
+                "From the hub to the stream, live",
+                seconds()
+            ),
             deliveries: register!("deliveries", "Events handed to streams", Family::default()),
-            returns_to_replay: register!("returns_to_replay", "Subscriptions that fell off the ring", Counter::default()),
+            returns_to_replay: register!(
+                "returns_to_replay",
+                "Subscriptions that fell off the ring",
+                Counter::default()
+            ),
             gaps: register!("gaps", "Gaps told to clients", Family::default()),
-            ring_bytes: register!("ring", Bytes, "Bytes of the events in the ring", Gauge::default()),
-            feed_lag_seconds: register!("feed_lag", Seconds, "From the commit to the hub", seconds()),
+            ring_bytes: register!(
+                "ring",
+                Bytes,
+                "Bytes of the events in the ring",
+                Gauge::default()
+            ),
+            feed_lag_seconds: register!(
+                "feed_lag",
+                Seconds,
+                "From the commit to the hub",
+                seconds()
+            ),
             feed_reads: register!("feed_reads", "Reads of the feed", Counter::default()),
-            listener_reconnects: register!("listener_reconnects", "Connections made for LISTEN", Counter::default()),
-            streams_refused: register!("streams_refused", "Streams refused for overload or drain", Counter::default()),
-            database_up: register!("database_up", "1 while the database answers", Gauge::<i64>::default()),
+            listener_reconnects: register!(
+                "listener_reconnects",
+                "Connections made for LISTEN",
+                Counter::default()
+            ),
+            streams_refused: register!(
+                "streams_refused",
+                "Streams refused for overload or drain",
+                Counter::default()
+            ),
+            database_up: register!(
+                "database_up",
+                "1 while the database answers",
+                Gauge::<i64>::default()
+            ),
             registry: r,
         }
     }
@@ -165,4 +233,3 @@ impl Drop for Held {
         self.gauge.dec_by(self.amount);
     }
 }
-

@@ -65,7 +65,9 @@ pub enum InvalidEventName {
     #[error("has to be 1 to 64 characters of A-Z a-z 0-9 _ . : -")]
     Form,
     /// A name that means something else already.
-    #[error("is reserved: tidings.* are control events; open, error and message are the browser's own")]
+    #[error(
+        "is reserved: tidings.* are control events; open, error and message are the browser's own"
+    )]
     Reserved,
 }
 
@@ -164,7 +166,8 @@ fn string_length(json: &str) -> Result<usize, InvalidData> {
     };
     let mut at = 1;
     loop {
-        let step = json[at..].find(['"', '\\']).expect("the JSON was parsed before, so its strings end");
+        let step =
+            json[at..].find(['"', '\\']).expect("the JSON was parsed before, so its strings end");
         at += step;
         if json.as_bytes()[at] == b'"' {
             return Ok(at + 1);
@@ -173,7 +176,9 @@ fn string_length(json: &str) -> Result<usize, InvalidData> {
             None => 2,
             Some(0) => return Err(InvalidData::Nul),
             Some(0xd800..=0xdbff) if matches!(escape(at + 6), Some(0xdc00..=0xdfff)) => 12,
-            Some(0xd800..=0xdfff) => return Err(InvalidData::Surrogate(json[at..at + 6].to_owned())),
+            Some(0xd800..=0xdfff) => {
+                return Err(InvalidData::Surrogate(json[at..at + 6].to_owned()));
+            }
             Some(_) => 6,
         };
     }
@@ -206,7 +211,13 @@ mod tests {
     #[test]
     fn what_a_strict_parser_would_refuse_is_refused() {
         assert_eq!(compact(r#"["a\u0000"]"#), Err(InvalidData::Nul));
-        for json in [r#""\ud800""#, r#""\udc00\ud800""#, r#""\ud800\\udc00""#, r#""\uD83Dx\uDE00""#, r#""\ud800\u0041""#] {
+        for json in [
+            r#""\ud800""#,
+            r#""\udc00\ud800""#,
+            r#""\ud800\\udc00""#,
+            r#""\uD83Dx\uDE00""#,
+            r#""\ud800\u0041""#,
+        ] {
             assert!(matches!(compact(json), Err(InvalidData::Surrogate(_))), "{json}");
         }
     }
@@ -220,7 +231,10 @@ mod tests {
 
     #[test]
     fn a_text_becomes_a_json_string_on_one_line() {
-        assert_eq!(Data::from_text("a\r\n\"b\"\u{2028}").unwrap().as_str(), "\"a\\r\\n\\\"b\\\"\u{2028}\"");
+        assert_eq!(
+            Data::from_text("a\r\n\"b\"\u{2028}").unwrap().as_str(),
+            "\"a\\r\\n\\\"b\\\"\u{2028}\""
+        );
         assert_eq!(Data::from_text("").unwrap().as_str(), "\"\"");
         assert_eq!(Data::from_text("a\0"), Err(InvalidData::Nul));
     }
@@ -230,7 +244,9 @@ mod tests {
         for name in ["order.shipped", "a", "A:b_c-9", "tidings", "Open"] {
             assert!(EventName::try_from(name.to_owned()).is_ok(), "{name}");
         }
-        for name in ["", "a b", "a\n", "ä", "open", "error", "message", "tidings.x", &"a".repeat(65)] {
+        for name in
+            ["", "a b", "a\n", "ä", "open", "error", "message", "tidings.x", &"a".repeat(65)]
+        {
             assert!(EventName::try_from(name.to_owned()).is_err(), "{name:?}");
         }
     }

@@ -76,7 +76,11 @@ impl Queue {
     }
 
     /// Waits for sends and takes as many as one group holds. `None`: closed, and nothing is left.
-    pub(crate) async fn take_group(&self, max_rows: usize, max_bytes: usize) -> Option<Vec<Waiting>> {
+    pub(crate) async fn take_group(
+        &self,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Option<Vec<Waiting>> {
         loop {
             let filled = self.filled.notified();
             {

@@ -97,11 +97,22 @@ impl Replayer {
 
     /// Asks for the page after `after`, or for the facts alone. The answer comes when the database
     /// has it, however long that takes.
-    pub fn ask(&self, app: &App, audiences: &Arc<[Audience]>, after: Option<EventId>) -> oneshot::Receiver<Page> {
+    pub fn ask(
+        &self,
+        app: &App,
+        audiences: &Arc<[Audience]>,
+        after: Option<EventId>,
+    ) -> oneshot::Receiver<Page> {
         let (reply, page) = oneshot::channel();
         let _counted = Held::new(&self.metrics.replay_queue, 1);
-        let wish =
-            Wish { app: app.clone(), audiences: audiences.clone(), after, reply, since: Instant::now(), _counted };
+        let wish = Wish {
+            app: app.clone(),
+            audiences: audiences.clone(),
+            after,
+            reply,
+            since: Instant::now(),
+            _counted,
+        };
         // Fails only at the very end of the program, when nobody waits for an answer either.
         let _ = self.wishes.send(wish);
         page
@@ -144,7 +155,11 @@ impl Batcher {
             let permits = self.reserve(&wishes).await;
             let requests: Vec<ReplayRequest<'_>> = wishes
                 .iter()
-                .map(|wish| ReplayRequest { app: &wish.app, audiences: &wish.audiences, after: wish.after })
+                .map(|wish| ReplayRequest {
+                    app: &wish.app,
+                    audiences: &wish.audiences,
+                    after: wish.after,
+                })
                 .collect();
             match self.database.store().replay(&requests, self.size.rows, self.size.bytes).await {
                 Ok(pages) => {
@@ -195,7 +210,10 @@ impl Batcher {
             complete_to: page.complete_to,
             caught_up: page.caught_up,
             facts: page.facts,
-            hold: PageHold { _permit: permit, _counted: Held::new(&self.metrics.replay_bytes, bytes) },
+            hold: PageHold {
+                _permit: permit,
+                _counted: Held::new(&self.metrics.replay_bytes, bytes),
+            },
         }
     }
 }

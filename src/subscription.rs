@@ -99,7 +99,12 @@ enum Woken {
 
 impl Subscription {
     /// Opens a stream for `audiences` of `app`.
-    pub fn open(streams: Arc<Streams>, app: App, audiences: Vec<Audience>, start: Start) -> Subscription {
+    pub fn open(
+        streams: Arc<Streams>,
+        app: App,
+        audiences: Vec<Audience>,
+        start: Start,
+    ) -> Subscription {
         // Before any page is read, so that the ring has what is appended after the page's snapshot.
         let membership = streams.hub.join(&app, &audiences);
         let mut subscription = Subscription {
@@ -199,7 +204,17 @@ impl Subscription {
     }
 
     async fn wait(&mut self, live: bool) -> Woken {
-        let Subscription { streams, app, audiences, membership, position, page, next_ping, end_at, .. } = self;
+        let Subscription {
+            streams,
+            app,
+            audiences,
+            membership,
+            position,
+            page,
+            next_ping,
+            end_at,
+            ..
+        } = self;
         let deadline = end_at.map_or(*next_ping, |end| end.min(*next_ping));
         let news = async {
             if live {

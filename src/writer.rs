@@ -79,7 +79,11 @@ impl Sender {
     /// Has a notification stored. Dropping the future before its turn comes means it is not stored.
     pub async fn send(&self, notification: NewNotification) -> Result<Stored, SendError> {
         let (reply, stored) = oneshot::channel();
-        let outcome = match self.queue.push(Waiting { notification, deadline: Instant::now() + PATIENCE, reply }) {
+        let outcome = match self.queue.push(Waiting {
+            notification,
+            deadline: Instant::now() + PATIENCE,
+            reply,
+        }) {
             Ok(()) => stored.await.unwrap_or(Err(SendError::OutcomeUnknown)),
             Err(refused) => Err(refused),
         };
@@ -215,7 +219,8 @@ impl Writer {
 
     /// Commits a group once, whatever breaks, or says why not.
     async fn commit(&mut self, group: &[Waiting]) -> Result<Appended, SendError> {
-        let notifications: Vec<&NewNotification> = group.iter().map(|send| &send.notification).collect();
+        let notifications: Vec<&NewNotification> =
+            group.iter().map(|send| &send.notification).collect();
         let tail = fastrand::u64(..1 << 48);
         let give_up = Instant::now() + SETTLE_DEADLINE;
         let mut session = self.session.take().ok_or(SendError::Unreachable)?;
@@ -250,7 +255,11 @@ impl Writer {
             session = self.free_lane(fresh, &state).await;
             if Instant::now() >= give_up || is_refusal(&state) {
                 self.session = Some(session);
-                return Err(if state == LOCK_NOT_AVAILABLE { SendError::Overloaded } else { SendError::Unreachable });
+                return Err(if state == LOCK_NOT_AVAILABLE {
+                    SendError::Overloaded
+                } else {
+                    SendError::Unreachable
+                });
             }
         }
     }
@@ -259,7 +268,12 @@ impl Writer {
     ///
     /// A backend that still waits for the lane may commit later, so "absent, therefore send again"
     /// would double. The old backend is ended and gone before the table is asked.
-    async fn settle(&mut self, broken: Session, tail: u64, give_up: Instant) -> Option<(Session, Option<Appended>)> {
+    async fn settle(
+        &mut self,
+        broken: Session,
+        tail: u64,
+        give_up: Instant,
+    ) -> Option<(Session, Option<Appended>)> {
         let backend = broken.backend();
         drop(broken);
         let mut pause = SHORTEST_RETRY;
@@ -286,10 +300,15 @@ impl Writer {
             match session.end_stale_lane_holder().await {
                 Ok(Some(holder)) => {
                     self.metrics.lane_holders_ended.inc();
-                    warn!(backend_pid = holder.pid, "ended a session that had held the lane for over 5 s");
+                    warn!(
+                        backend_pid = holder.pid,
+                        "ended a session that had held the lane for over 5 s"
+                    );
                 }
                 Ok(None) => {}
-                Err(error) => warn!(error = error.summary(), "could not look for a stopped lane holder"),
+                Err(error) => {
+                    warn!(error = error.summary(), "could not look for a stopped lane holder")
+                }
             }
         }
         session

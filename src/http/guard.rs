@@ -46,10 +46,15 @@ fn host(request: &Request) -> Option<Authority> {
 
 fn names_this_machine(host: &Authority) -> bool {
     let name = host.host().trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-fn check_origin(headers: &HeaderMap, host: Option<&Authority>, allowed: &CorsOrigins) -> Result<(), Problem> {
+fn check_origin(
+    headers: &HeaderMap,
+    host: Option<&Authority>,
+    allowed: &CorsOrigins,
+) -> Result<(), Problem> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let origin = origin.to_str().unwrap_or("unreadable");
     let ours = host.is_some_and(|host| {
@@ -76,7 +81,13 @@ mod tests {
         for host in ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "127.9.9.9", "[::1]:8080"] {
             assert!(names_this_machine(&host.parse().unwrap()), "{host}");
         }
-        for host in ["example.com", "localhost.evil.example", "10.0.0.1", "[::2]", "127.0.0.1.nip.example:80"] {
+        for host in [
+            "example.com",
+            "localhost.evil.example",
+            "10.0.0.1",
+            "[::2]",
+            "127.0.0.1.nip.example:80",
+        ] {
             assert!(!names_this_machine(&host.parse().unwrap()), "{host}");
         }
     }

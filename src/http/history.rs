@@ -41,7 +41,8 @@ impl TryFrom<Notification> for NotificationBody {
     type Error = Problem;
 
     fn try_from(n: Notification) -> Result<NotificationBody, Problem> {
-        let data = RawValue::from_string(n.data).map_err(|_| Kind::Internal.because("Something went wrong on our side."))?;
+        let data = RawValue::from_string(n.data)
+            .map_err(|_| Kind::Internal.because("Something went wrong on our side."))?;
         Ok(NotificationBody {
             id: n.id,
             event: n.event,
@@ -89,21 +90,29 @@ pub(super) async fn history(
 ) -> Result<Json<History>, Problem> {
     let limit = match params.take("limit").as_deref() {
         None => 50,
-        Some(text) => text.parse().ok().filter(|limit| (1..=500).contains(limit)).ok_or_else(|| {
-            Kind::InvalidParameter.because(format!("limit is not a number from 1 to 500: {text}."))
-        })?,
+        Some(text) => {
+            text.parse().ok().filter(|limit| (1..=500).contains(limit)).ok_or_else(|| {
+                Kind::InvalidParameter
+                    .because(format!("limit is not a number from 1 to 500: {text}."))
+            })?
+        }
     };
     let order = match params.take("order").as_deref() {
         None | Some("desc") => Order::Descending,
         Some("asc") => Order::Ascending,
-        Some(text) => return Err(Kind::InvalidParameter.because(format!("order is neither asc nor desc: {text}."))),
+        Some(text) => {
+            return Err(
+                Kind::InvalidParameter.because(format!("order is neither asc nor desc: {text}."))
+            );
+        }
     };
     let before = params.take_id("before")?;
     let after = params.take_id("after")?;
     params.end("limit, order, before, after (later)")?;
 
     let audiences = addressee.audiences();
-    let query = HistoryQuery { app: &addressee.app, audiences: &audiences, order, limit, after, before };
+    let query =
+        HistoryQuery { app: &addressee.app, audiences: &audiences, order, limit, after, before };
     let page = server.inner.streams.database.store().history(&query).await?;
     let last = page.rows.last().map(|row| row.id);
     let cursor = match (before, order, page.more) {
@@ -114,7 +123,11 @@ pub(super) async fn history(
     Ok(Json(History {
         next: last.filter(|_| page.more),
         cursor,
-        notifications: page.rows.into_iter().map(NotificationBody::try_from).collect::<Result<_, _>>()?,
+        notifications: page
+            .rows
+            .into_iter()
+            .map(NotificationBody::try_from)
+            .collect::<Result<_, _>>()?,
     }))
 }
 
@@ -137,7 +150,9 @@ pub(super) async fn notification(
         return Err(Kind::InvalidApp.because("The path is not UTF-8 after percent-decoding."));
     };
     let app = parse_app(&app)?;
-    let missing = |why: &str| Kind::NotFound.because(format!("There is no notification {id} in this app{why}."));
+    let missing = |why: &str| {
+        Kind::NotFound.because(format!("There is no notification {id} in this app{why}."))
+    };
     let id: EventId = id.parse().map_err(|why| missing(&format!(": the id is {why}")))?;
     let found = server.inner.streams.database.store().notification(&app, id).await?;
     Ok(Json(found.ok_or_else(|| missing(""))?.try_into()?))

@@ -47,8 +47,21 @@ struct Inner {
 
 impl Server {
     /// The handlers' side of an instance.
-    pub fn new(config: Config, sender: Sender, streams: Arc<Streams>, leaving: CancellationToken) -> Server {
-        Server { inner: Arc::new(Inner { config, sender, streams, refusals: subscribe::Refusals::default(), leaving }) }
+    pub fn new(
+        config: Config,
+        sender: Sender,
+        streams: Arc<Streams>,
+        leaving: CancellationToken,
+    ) -> Server {
+        Server {
+            inner: Arc::new(Inner {
+                config,
+                sender,
+                streams,
+                refusals: subscribe::Refusals::default(),
+                leaving,
+            }),
+        }
     }
 }
 
@@ -69,11 +82,14 @@ pub fn router(server: Server) -> Router {
         .route("/", get(async || Redirect::temporary("/docs")))
         .fallback(no_route)
         .method_not_allowed_fallback(async || {
-            Kind::MethodNotAllowed.because("This route has other methods; the Allow header names them.")
+            Kind::MethodNotAllowed
+                .because("This route has other methods; the Allow header names them.")
         })
         .layer(axum::middleware::from_fn_with_state(server.clone(), guard::guard))
         .layer(CatchPanicLayer::custom(|_| {
-            axum::response::IntoResponse::into_response(Kind::Internal.because("Something went wrong on our side."))
+            axum::response::IntoResponse::into_response(
+                Kind::Internal.because("Something went wrong on our side."),
+            )
         }))
         // Outside of all that can fail, so that errors too are readable for pages of other origins.
         .layer(cors(&config))
@@ -84,34 +100,56 @@ pub fn router(server: Server) -> Router {
 /// Routes of the contract that come with the next issue: said, never mistaken for a wrong path.
 fn later() -> Router<Server> {
     let not_yet = || axum::routing::any(async || openapi::not_yet("This route"));
-    ["send/{app}", "batch/{app}", "scheduled/{app}/{id}", "state/{app}/{user}", "counts/{app}/{user}", "withdraw/{app}/{id}"]
-        .into_iter()
-        .fold(Router::new(), |router, path| router.route(&format!("{API}/{path}"), not_yet()))
+    [
+        "send/{app}",
+        "batch/{app}",
+        "scheduled/{app}/{id}",
+        "state/{app}/{user}",
+        "counts/{app}/{user}",
+        "withdraw/{app}/{id}",
+    ]
+    .into_iter()
+    .fold(Router::new(), |router, path| router.route(&format!("{API}/{path}"), not_yet()))
 }
 
 /// An empty segment matches no route; say which name is missing where one is.
 async fn no_route(method: Method, uri: axum::http::Uri) -> Problem {
-    let segments: Vec<&str> =
-        uri.path().strip_prefix(API).unwrap_or_default().trim_start_matches('/').split('/').collect();
+    let segments: Vec<&str> = uri
+        .path()
+        .strip_prefix(API)
+        .unwrap_or_default()
+        .trim_start_matches('/')
+        .split('/')
+        .collect();
     match segments[..] {
-        ["send" | "subscribe" | "history", "", _] => Kind::InvalidApp.because("The app is empty: give a name of 1 to 128 characters."),
-        ["send" | "subscribe" | "history", _, ""] => Kind::InvalidUser.because("The user is empty: give a name of 1 to 128 characters."),
-        _ => Kind::NotFound.because(format!("There is no {method} {}; /docs lists the routes.", uri.path())),
+        ["send" | "subscribe" | "history", "", _] => {
+            Kind::InvalidApp.because("The app is empty: give a name of 1 to 128 characters.")
+        }
+        ["send" | "subscribe" | "history", _, ""] => {
+            Kind::InvalidUser.because("The user is empty: give a name of 1 to 128 characters.")
+        }
+        _ => Kind::NotFound
+            .because(format!("There is no {method} {}; /docs lists the routes.", uri.path())),
     }
 }
 
 fn cors(config: &Config) -> CorsLayer {
     let origins = match &config.cors_origins {
         CorsOrigins::Any => AllowOrigin::any(),
-        CorsOrigins::Exactly(origins) => {
-            AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
-        }
+        CorsOrigins::Exactly(origins) => AllowOrigin::list(
+            origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()),
+        ),
     };
     let named = HeaderName::from_static;
     CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::DELETE])
-        .allow_headers([named("last-event-id"), named("idempotency-key"), header::AUTHORIZATION, header::CONTENT_TYPE])
+        .allow_headers([
+            named("last-event-id"),
+            named("idempotency-key"),
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+        ])
         .expose_headers([header::RETRY_AFTER, named("idempotency-replayed"), named("x-request-id")])
         .max_age(Duration::from_secs(3600))
 }

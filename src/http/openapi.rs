@@ -31,5 +31,6 @@ pub(super) fn docs(document: utoipa::openapi::OpenApi) -> Router<Server> {
 
 /// The answer for what the contract promises for a later version.
 pub(super) fn not_yet(thing: &str) -> Problem {
-    Kind::NotImplemented.because(format!("{thing} is in the contract, but not built in this version."))
+    Kind::NotImplemented
+        .because(format!("{thing} is in the contract, but not built in this version."))
 }

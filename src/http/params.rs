@@ -26,10 +26,15 @@ impl<S: Send + Sync> FromRequestParts<S> for Addressee {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Addressee, Problem> {
-        let path: Result<Path<(String, String)>, PathRejection> = Path::from_request_parts(parts, state).await;
+        let path: Result<Path<(String, String)>, PathRejection> =
+            Path::from_request_parts(parts, state).await;
         let Ok(Path((app, user))) = path else {
             // The one thing that can fail: which of the two names it is in shows in the raw path.
-            let mut names = parts.uri.path().rsplit('/').map(|raw| percent_encoding::percent_decode_str(raw).decode_utf8().is_err());
+            let mut names = parts
+                .uri
+                .path()
+                .rsplit('/')
+                .map(|raw| percent_encoding::percent_decode_str(raw).decode_utf8().is_err());
             let in_user = names.next().unwrap_or(false);
             return Err(match in_user {
                 true => Kind::InvalidUser.because("The user is not UTF-8 after percent-decoding."),
@@ -68,10 +73,12 @@ impl Params {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (Some(name), Some(value)) = (decode(name), decode(value)) else {
-                return Err(Kind::InvalidParameter.because("The query is not UTF-8 after percent-decoding."));
+                return Err(Kind::InvalidParameter
+                    .because("The query is not UTF-8 after percent-decoding."));
             };
             if given.iter().any(|(known, _)| *known == name) {
-                return Err(Kind::InvalidParameter.because(format!("The parameter {name} is given twice: give it once.")));
+                return Err(Kind::InvalidParameter
+                    .because(format!("The parameter {name} is given twice: give it once.")));
             }
             given.push((name, value));
         }
@@ -93,11 +100,15 @@ impl Params {
     pub(super) fn end(self, known: &str) -> Result<(), Problem> {
         match self.given.iter().find(|(name, _)| name != "_") {
             None => Ok(()),
-            Some((name, _)) if ["topics", "format", "state"].contains(&name.as_str()) && known.contains("(later)") => {
+            Some((name, _))
+                if ["topics", "format", "state"].contains(&name.as_str())
+                    && known.contains("(later)") =>
+            {
                 Err(super::openapi::not_yet(&format!("The parameter {name}")))
             }
             Some((name, _)) => Err(Kind::UnknownParameter.because(format!(
-                "There is no parameter {name}: this route has {}.", known.trim_end_matches(" (later)")
+                "There is no parameter {name}: this route has {}.",
+                known.trim_end_matches(" (later)")
             ))),
         }
     }

@@ -15,7 +15,8 @@ const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 /// Takes the client's id if it is 1 to 64 visible ASCII characters, else makes one.
 pub(super) async fn request_id(request: Request, next: Next) -> Response {
     let given = request.headers().get(&HEADER).and_then(|value| value.to_str().ok());
-    let usable = |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
+    let usable =
+        |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
     let id = match given.filter(usable) {
         Some(id) => id.to_owned(),
         None => format!("{:016x}", fastrand::u64(..)),

@@ -77,8 +77,12 @@ pub(super) async fn send(
             data.as_str().len()
         )));
     }
-    let notification =
-        NewNotification { app: addressee.app, audience: Audience::User(addressee.user), event, data };
+    let notification = NewNotification {
+        app: addressee.app,
+        audience: Audience::User(addressee.user),
+        event,
+        data,
+    };
     let stored = server.inner.sender.send(notification).await?;
     let sent = Sent { id: stored.id, created_at: crate::clock::rfc3339(stored.created_at) };
     Ok((StatusCode::CREATED, Json(sent)).into_response())
@@ -89,14 +93,19 @@ enum MediaType {
     Text,
 }
 
-async fn read(server: &Server, headers: &HeaderMap, body: Body) -> Result<(Data, Option<EventName>), Problem> {
+async fn read(
+    server: &Server,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Data, Option<EventName>), Problem> {
     let media_type = media_type(headers)?;
     let body = read_body(body, server.inner.config.max_body).await?;
     match media_type {
         MediaType::Json => read_json(&body),
         MediaType::Text => {
-            let text = std::str::from_utf8(&body)
-                .map_err(|_| Kind::InvalidData.because("The text is not UTF-8: send it as UTF-8."))?;
+            let text = std::str::from_utf8(&body).map_err(|_| {
+                Kind::InvalidData.because("The text is not UTF-8: send it as UTF-8.")
+            })?;
             let data = Data::from_text(text.strip_prefix('\u{feff}').unwrap_or(text));
             Ok((data.map_err(|why| Kind::InvalidData.because(format!("The data {why}.")))?, None))
         }
@@ -104,7 +113,8 @@ async fn read(server: &Server, headers: &HeaderMap, body: Body) -> Result<(Data,
 }
 
 fn media_type(headers: &HeaderMap) -> Result<MediaType, Problem> {
-    let text = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let text =
+        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut parts = text.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
     let charset = parts
@@ -112,7 +122,9 @@ fn media_type(headers: &HeaderMap) -> Result<MediaType, Problem> {
         .find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"))
         .map(|(_, value)| value.trim().trim_matches('"').to_ascii_lowercase());
     if charset.is_some_and(|charset| !["utf-8", "utf8", "us-ascii"].contains(&charset.as_str())) {
-        return Err(Kind::UnsupportedMediaType.because(format!("The body is {text}: send it as UTF-8.")));
+        return Err(
+            Kind::UnsupportedMediaType.because(format!("The body is {text}: send it as UTF-8."))
+        );
     }
     match essence.as_str() {
         "application/json" => Ok(MediaType::Json),
@@ -128,43 +140,56 @@ fn media_type(headers: &HeaderMap) -> Result<MediaType, Problem> {
 }
 
 async fn read_body(body: Body, max_body: usize) -> Result<axum::body::Bytes, Problem> {
-    let collected = tokio::time::timeout(BODY_DEADLINE, Limited::new(body, max_body).collect()).await;
+    let collected =
+        tokio::time::timeout(BODY_DEADLINE, Limited::new(body, max_body).collect()).await;
     match collected {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Kind::TooLarge
-            .because(format!("The body is over the limit of {max_body} bytes (TIDINGS_MAX_BODY): send less."))),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Kind::TooLarge.because(format!(
+            "The body is over the limit of {max_body} bytes (TIDINGS_MAX_BODY): send less."
+        ))),
         Ok(Err(_)) => Err(Kind::InvalidData.because("The body broke off: send it again.")),
-        Err(_) => Err(Kind::InvalidData.because("The body did not arrive within 30 s: send it again.")),
+        Err(_) => {
+            Err(Kind::InvalidData.because("The body did not arrive within 30 s: send it again."))
+        }
     }
 }
 
 fn read_json(body: &[u8]) -> Result<(Data, Option<EventName>), Problem> {
-    let members: Members = serde_json::from_slice(body)
-        .map_err(|why| Kind::InvalidJson.because(format!("The body is not a JSON object: {why}.")))?;
+    let members: Members = serde_json::from_slice(body).map_err(|why| {
+        Kind::InvalidJson.because(format!("The body is not a JSON object: {why}."))
+    })?;
     let mut data = None;
     let mut event = None;
     for (name, value) in &members.0 {
         let slot = match name.as_str() {
             "data" => &mut data,
             "event" => &mut event,
-            "expires_in" | "replaces" | "deliver_at" => return Err(super::openapi::not_yet(&format!("The member {name}"))),
+            "expires_in" | "replaces" | "deliver_at" => {
+                return Err(super::openapi::not_yet(&format!("The member {name}")));
+            }
             _ => {
-                return Err(Kind::UnknownField
-                    .because(format!("There is no member {name}: a notification has data and event.")));
+                return Err(Kind::UnknownField.because(format!(
+                    "There is no member {name}: a notification has data and event."
+                )));
             }
         };
         if slot.replace(value).is_some() {
-            return Err(Kind::InvalidField.because(format!("The member {name} is given twice: give it once.")));
+            return Err(Kind::InvalidField
+                .because(format!("The member {name} is given twice: give it once.")));
         }
     }
-    let data = data.ok_or_else(|| Kind::MissingData.because("The member data is missing: give any JSON, null for none."))?;
-    let data = Data::compact(data).map_err(|why| Kind::InvalidData.because(format!("The data {why}.")))?;
+    let data = data.ok_or_else(|| {
+        Kind::MissingData.because("The member data is missing: give any JSON, null for none.")
+    })?;
+    let data =
+        Data::compact(data).map_err(|why| Kind::InvalidData.because(format!("The data {why}.")))?;
     Ok((data, event.map(|event| read_event(event)).transpose()?))
 }
 
 fn read_event(event: &RawValue) -> Result<EventName, Problem> {
-    let name: String = serde_json::from_str(event.get())
-        .map_err(|_| Kind::InvalidEvent.because("The event is not a string: give a name, or leave it out."))?;
+    let name: String = serde_json::from_str(event.get()).map_err(|_| {
+        Kind::InvalidEvent.because("The event is not a string: give a name, or leave it out.")
+    })?;
     let shown = name.clone();
     EventName::try_from(name)
         .map_err(|why| Kind::InvalidEvent.because(format!("The event {shown:?} {why}.")))

@@ -52,16 +52,21 @@ pub(super) async fn subscribe(
     let streams = &server.inner.streams;
     let patient = accepts_event_stream(&headers);
     if streams.drain.has_begun() {
-        let problem = Kind::Draining.because("This server is shutting down: connect again, to another.");
+        let problem =
+            Kind::Draining.because("This server is shutting down: connect again, to another.");
         return server.refuse(patient, Goodbye::Shutdown, frame::short_retry(), problem);
     }
     if streams.metrics.subscriptions.get() >= server.inner.config.max_connections as i64 {
-        let problem = Kind::Overloaded.because("This server has as many streams as it may (TIDINGS_MAX_CONNECTIONS): try again later.");
+        let problem = Kind::Overloaded.because(
+            "This server has as many streams as it may (TIDINGS_MAX_CONNECTIONS): try again later.",
+        );
         let retry = server.inner.refusals.refuse();
         return server.refuse(patient, Goodbye::Overloaded, retry, problem);
     }
     if !patient && !streams.database.is_up() {
-        return Err(Kind::DatabaseUnreachable.because("The database cannot be reached. Try again later."));
+        return Err(
+            Kind::DatabaseUnreachable.because("The database cannot be reached. Try again later.")
+        );
     }
     if method == Method::HEAD {
         return Ok(event_stream(Body::empty()));
@@ -78,13 +83,15 @@ fn start(headers: &HeaderMap, mut params: Params) -> Result<Start, Problem> {
         if let Some(text) = params.take(name)
             && in_query.replace((name, text)).is_some()
         {
-            return Err(Kind::InvalidParameter.because("The cursor is given under two names: give it once."));
+            return Err(Kind::InvalidParameter
+                .because("The cursor is given under two names: give it once."));
         }
     }
     let since = params.take("since");
     params.end("last_event_id, since (later)")?;
     if in_query.is_some() && since.is_some() {
-        return Err(Kind::InvalidParameter.because("Both since and last_event_id are given: give one of them."));
+        return Err(Kind::InvalidParameter
+            .because("Both since and last_event_id are given: give one of them."));
     }
     // Checked even when the header wins: a mistake in the URL is one on every connection.
     let in_query = match in_query {
@@ -106,7 +113,8 @@ fn start(headers: &HeaderMap, mut params: Params) -> Result<Start, Problem> {
 fn parse_since(text: &str) -> Result<Start, Problem> {
     // A plus that was not percent-encoded has become a space.
     let time = DateTime::parse_from_rfc3339(&text.replace(' ', "+")).map_err(|_| {
-        Kind::InvalidParameter.because(format!("since is not RFC 3339: {text}; write it like 2026-11-22T12:00:00Z."))
+        Kind::InvalidParameter
+            .because(format!("since is not RFC 3339: {text}; write it like 2026-11-22T12:00:00Z."))
     })?;
     Ok(Start::Since(time.timestamp_millis().try_into().unwrap_or(0)))
 }
@@ -120,7 +128,13 @@ fn accepts_event_stream(headers: &HeaderMap) -> bool {
 }
 
 impl Server {
-    fn refuse(&self, patient: bool, reason: Goodbye, retry: Duration, problem: Problem) -> Result<Response, Problem> {
+    fn refuse(
+        &self,
+        patient: bool,
+        reason: Goodbye,
+        retry: Duration,
+        problem: Problem,
+    ) -> Result<Response, Problem> {
         self.inner.streams.metrics.streams_refused.inc();
         match patient {
             true => Ok(event_stream(Body::from(frame::goodbye(reason, retry)))),
@@ -187,7 +201,10 @@ impl http_body::Body for EventStream {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.bytes.as_mut().poll_next(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
     }
 }

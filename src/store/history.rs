@@ -49,7 +49,6 @@ pub struct HistoryPage {
 /// Bounds the memory that one answer takes; the rest follows on the next page.
 const PAGE_BYTES: i64 = 8 << 20;
 
-
 impl Store {
     /// Reads one page.
     pub async fn history(&self, query: &HistoryQuery<'_>) -> Result<HistoryPage, StoreError> {
@@ -64,9 +63,11 @@ impl Store {
                 // The two directions differ in `order by` alone, which cannot be a parameter.
                 macro_rules! read {
                     ($sql:literal) => {{
-                        let rows = sqlx::query_file!($sql, app, &audiences, after, before, limit, PAGE_BYTES)
-                            .fetch_all(conn)
-                            .await?;
+                        let rows = sqlx::query_file!(
+                            $sql, app, &audiences, after, before, limit, PAGE_BYTES
+                        )
+                        .fetch_all(conn)
+                        .await?;
                         let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
                         let (head, taken) = (EventId::from(first.head), first.taken.unwrap_or(0));
                         let rows: Vec<Notification> = rows
@@ -99,7 +100,11 @@ impl Store {
     }
 
     /// One notification of an app.
-    pub async fn notification(&self, app: &App, id: EventId) -> Result<Option<Notification>, StoreError> {
+    pub async fn notification(
+        &self,
+        app: &App,
+        id: EventId,
+    ) -> Result<Option<Notification>, StoreError> {
         self.read(async |conn| {
             let row = sqlx::query!(
                 r#"select audience, event, data::text as "data!", created_at

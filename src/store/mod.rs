@@ -74,8 +74,9 @@ impl Store {
     /// connected before the first query.
     pub fn new(url: &str, direct_url: Option<&str>) -> Result<Store, sqlx::Error> {
         let options = |url| {
-            PgConnectOptions::from_str(url)
-                .map(|o| o.application_name("tidings").log_statements(tracing::log::LevelFilter::Trace))
+            PgConnectOptions::from_str(url).map(|o| {
+                o.application_name("tidings").log_statements(tracing::log::LevelFilter::Trace)
+            })
         };
         let pool = PgPoolOptions::new()
             .max_connections(8)
@@ -105,7 +106,8 @@ impl Store {
     pub async fn listen(&self) -> Result<PgListener, StoreError> {
         let options = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECT_DEADLINE);
         within(QUERY_DEADLINE, async {
-            let mut listener = PgListener::connect_with(&options.connect_lazy_with(self.direct.clone())).await?;
+            let mut listener =
+                PgListener::connect_with(&options.connect_lazy_with(self.direct.clone())).await?;
             listener.listen(WAKE_UP).await?;
             Ok(listener)
         })

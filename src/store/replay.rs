@@ -90,9 +90,13 @@ impl Store {
             edge: first.edge.into(),
             last_position: first.last_position,
         };
-        let mut pages: Vec<PageInTheMaking> = requests.iter().map(|_| PageInTheMaking::default()).collect();
+        let mut pages: Vec<PageInTheMaking> =
+            requests.iter().map(|_| PageInTheMaking::default()).collect();
         for row in rows {
-            let (Some(waiter), Some(source), Some(taken)) = (row.waiter, row.source, row.taken) else { continue };
+            let (Some(waiter), Some(source), Some(taken)) = (row.waiter, row.source, row.taken)
+            else {
+                continue;
+            };
             let (Some(id), Some(data)) = (row.id, row.data) else { continue };
             let page = &mut pages[waiter as usize];
             let id = EventId::from(id);
@@ -100,7 +104,11 @@ impl Store {
             *page.emitted.entry(source).or_default() += 1;
             page.rows.push(ReplayRow { id, event: row.event, data });
         }
-        Ok(pages.into_iter().zip(requests).map(|(page, r)| page.finish(r, facts, page_rows)).collect())
+        Ok(pages
+            .into_iter()
+            .zip(requests)
+            .map(|(page, r)| page.finish(r, facts, page_rows))
+            .collect())
     }
 }
 
@@ -145,10 +153,13 @@ impl PageInTheMaking {
         let cut = self
             .last
             .iter()
-            .filter(|(source, (_, taken))| *taken == page_rows as i64 || self.emitted[*source] < *taken)
+            .filter(|(source, (_, taken))| {
+                *taken == page_rows as i64 || self.emitted[*source] < *taken
+            })
             .map(|(_, (id, _))| *id)
             .min();
-        let complete_to = cut.unwrap_or_else(|| facts.head.max(request.after.unwrap_or(EventId::ZERO)));
+        let complete_to =
+            cut.unwrap_or_else(|| facts.head.max(request.after.unwrap_or(EventId::ZERO)));
         self.rows.retain(|row| row.id <= complete_to);
         ReplayPage { rows: self.rows, complete_to, caught_up: cut.is_none(), facts }
     }

@@ -17,10 +17,14 @@ pub enum SchemaError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The database was migrated by a newer version.
-    #[error("the database has migration {0}, which this version of tidings does not know: start the version that made it, or a newer one")]
+    #[error(
+        "the database has migration {0}, which this version of tidings does not know: start the version that made it, or a newer one"
+    )]
     NewerDatabase(i64),
     /// Migrating is switched off and something is missing.
-    #[error("the database lacks {0} migration(s) and TIDINGS_MIGRATE is off: run `tidings migrate` first")]
+    #[error(
+        "the database lacks {0} migration(s) and TIDINGS_MIGRATE is off: run `tidings migrate` first"
+    )]
     NotMigrated(usize),
     /// A migration itself failed.
     #[error("the database could not be migrated: {0}")]
@@ -34,7 +38,7 @@ impl Store {
         let mut conn = self.session().await?;
         let pending = pending(&mut conn).await?;
         if pending > 0 {
-            MIGRATOR.run(&mut conn).await.map_err(schema_error)?;
+            MIGRATOR.run_direct(None, &mut conn, false).await.map_err(schema_error)?;
         }
         let _ = conn.close().await;
         Ok(pending)
@@ -62,10 +66,11 @@ impl Store {
                 return Ok(0);
             }
             sqlx::raw_sql("set lock_timeout = '100ms'").execute(&mut conn).await?;
-            let added = sqlx::query!(r#"select tidings.extend_partitions($1) as "added!""#, DAYS_AHEAD)
-                .fetch_one(&mut conn)
-                .await?
-                .added;
+            let added =
+                sqlx::query!(r#"select tidings.extend_partitions($1) as "added!""#, DAYS_AHEAD)
+                    .fetch_one(&mut conn)
+                    .await?
+                    .added;
             // The session ends with the connection, and the lock with the session.
             conn.close().await?;
             Ok(added)
@@ -77,13 +82,12 @@ impl Store {
 /// How many of our migrations the database lacks.
 async fn pending(conn: &mut sqlx::PgConnection) -> Result<usize, SchemaError> {
     let table = &*MIGRATOR.table_name;
-    let exists = sqlx::query!(
-        r#"select to_regclass('tidings._sqlx_migrations') is not null as "exists!""#
-    )
-    .fetch_one(&mut *conn)
-    .await
-    .map_err(StoreError::from)?
-    .exists;
+    let exists =
+        sqlx::query!(r#"select to_regclass('tidings._sqlx_migrations') is not null as "exists!""#)
+            .fetch_one(&mut *conn)
+            .await
+            .map_err(StoreError::from)?
+            .exists;
     let applied = match exists {
         true => conn.list_applied_migrations(table).await.map_err(schema_error)?,
         false => Vec::new(),

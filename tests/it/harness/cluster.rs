@@ -1,0 +1,142 @@
+//! One Postgres cluster for the whole test binary, owned by a guard process that outlives it for as
+//! long as it takes to remove it; one database per test, since NOTIFY crosses schemas.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use tidings::postgres;
+use tidings::store::Store;
+use tokio::sync::OnceCell;
+
+struct Cluster {
+    dir: PathBuf,
+    /// Its standard input is what tells it that we are alive.
+    _guard: Child,
+}
+
+static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+static TEMPLATE: OnceCell<()> = OnceCell::const_new();
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+impl Cluster {
+    fn start() -> Cluster {
+        let programs = postgres::find_programs(None, None).expect("the distribution's Postgres");
+        let owner = postgres::unprivileged_user(None).expect("a user to run Postgres as");
+        let dir = std::env::temp_dir().join(format!(
+            "tidings-test-{}-{}",
+            std::process::id(),
+            fastrand::u32(..)
+        ));
+        std::fs::create_dir(&dir).expect("a folder for the test cluster");
+        let mut guard = Command::new("sh");
+        guard
+            .arg("-c")
+            .arg(include_str!("guard.sh"))
+            .arg("guard")
+            .args([&dir, &programs.initdb, &programs.postgres])
+            .current_dir(&dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .process_group(0);
+        if let Some(owner) = owner {
+            std::os::unix::fs::chown(&dir, Some(owner.uid), Some(owner.gid))
+                .expect("chown as root");
+            guard.uid(owner.uid).gid(owner.gid);
+        }
+        let mut guard = guard.spawn().expect("a shell");
+        let stdout = guard.stdout.take().expect("piped above");
+        let line = BufReader::new(stdout).lines().next();
+        assert!(
+            matches!(&line, Some(Ok(line)) if line == "ready"),
+            "the test cluster did not start: {line:?}"
+        );
+        Cluster { dir, _guard: guard }
+    }
+
+    fn url(&self, database: &str) -> String {
+        let socket = percent_encoding::utf8_percent_encode(
+            self.dir.to_str().expect("UTF-8"),
+            percent_encoding::NON_ALPHANUMERIC,
+        );
+        format!("postgres://tidings@localhost/{database}?host={socket}")
+    }
+}
+
+/// A database of its own for one test.
+#[derive(Clone, Debug)]
+pub struct TestDatabase {
+    pub name: String,
+    pub url: String,
+}
+
+impl TestDatabase {
+    /// With the schema and its partitions.
+    pub async fn new() -> TestDatabase {
+        TEMPLATE
+            .get_or_init(async || {
+                let template = TestDatabase::create("tidings_template", "template0").await;
+                let store = Store::new(&template.url, None).expect("our own URL");
+                store.migrate().await.expect("the migrations run");
+                store.extend_partitions().await.expect("partitions are made");
+                store.close().await;
+            })
+            .await;
+        TestDatabase::create(&TestDatabase::next_name(), "tidings_template").await
+    }
+
+    /// With nothing in it.
+    pub async fn empty() -> TestDatabase {
+        TestDatabase::create(&TestDatabase::next_name(), "template0").await
+    }
+
+    fn next_name() -> String {
+        format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    async fn create(name: &str, template: &str) -> TestDatabase {
+        let cluster = tokio::task::spawn_blocking(|| CLUSTER.get_or_init(Cluster::start))
+            .await
+            .expect("the cluster");
+        let mut conn =
+            PgConnection::connect(&cluster.url("postgres")).await.expect("the test cluster");
+        let create = format!("create database {name} template {template}");
+        sqlx::query(AssertSqlSafe(create)).execute(&mut conn).await.expect("a database");
+        TestDatabase { name: name.to_owned(), url: cluster.url(name) }
+    }
+
+    /// A pool on it, for looking past the server.
+    pub async fn pool(&self) -> PgPool {
+        PgPool::connect(&self.url).await.expect("the test database")
+    }
+
+    /// Ids stored for an app and audience (`user:ada`), in order.
+    pub async fn ids(&self, app: &str, audience: &str) -> Vec<String> {
+        let pool = self.pool().await;
+        let rows: Vec<uuid::Uuid> = sqlx::query_scalar(
+            "select id from tidings.notification where app = $1 and audience = $2 order by id",
+        )
+        .bind(app)
+        .bind(audience)
+        .fetch_all(&pool)
+        .await
+        .expect("the table");
+        pool.close().await;
+        rows.into_iter().map(|id| ulid::Ulid::from(id).to_string()).collect()
+    }
+
+    /// How many rows there are in all.
+    pub async fn count(&self) -> i64 {
+        let pool = self.pool().await;
+        let count = sqlx::query_scalar("select count(*) from tidings.notification")
+            .fetch_one(&pool)
+            .await
+            .expect("the table");
+        pool.close().await;
+        count
+    }
+}

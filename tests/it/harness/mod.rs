@@ -1,0 +1,26 @@
+//! What the tests stand on: a database each, a server in this process on a port of its own, or the
+//! real program, raw clients with deadlines, and a proxy that cuts and holds.
+
+mod app;
+mod cluster;
+mod process;
+mod proxy;
+mod sse;
+
+pub use app::{Sent, TestApp};
+pub use cluster::TestDatabase;
+pub use process::ServerProcess;
+pub use proxy::Proxy;
+pub use sse::{DEADLINE, Frame, SseClient};
+
+use std::time::Duration;
+
+/// Waits until `condition` holds, looking again every few milliseconds; fails at the deadline.
+pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let met = tokio::time::timeout(DEADLINE, async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    met.await.unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"));
+}
