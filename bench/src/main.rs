@@ -12,12 +12,14 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::report::{Figures, Report};
-use crate::target::Source;
+use crate::target::{Source, Target};
 
 mod check;
 mod cut_client;
 mod cuts;
 mod database;
+#[cfg(test)]
+mod fake_server;
 mod fanout;
 mod follower;
 mod http;
@@ -115,12 +117,20 @@ impl Command {
             return senders_order::run(options, source).await;
         }
         let target = source.open().await?;
+        let figures = self.measure(&target).await;
+        // Streams are closed by the runtime, not by this task: time for that, or the server would
+        // be stopped with all of them open and would drain them first.
+        tokio::time::sleep(CLOSING).await;
+        figures
+    }
+
+    async fn measure(&self, target: &Target) -> Outcome<Figures> {
         match self {
-            Self::Sends(options) => sends::run(options, &target).await,
-            Self::Latency(options) => latency::run(options, &target).await,
-            Self::Idle(options) => idle::run(options, &target).await,
-            Self::Fanout(options) => fanout::run(options, &target).await,
-            Self::Cuts(options) => cuts::run(options, &target).await,
+            Self::Sends(options) => sends::run(options, target).await,
+            Self::Latency(options) => latency::run(options, target).await,
+            Self::Idle(options) => idle::run(options, target).await,
+            Self::Fanout(options) => fanout::run(options, target).await,
+            Self::Cuts(options) => cuts::run(options, target).await,
             Self::SendersOrder(_) => unreachable!("it starts servers of its own"),
         }
     }
@@ -151,6 +161,8 @@ fn raise_open_files() -> Outcome<()> {
     setrlimit(Resource::Nofile, limit)?;
     Ok(())
 }
+
+const CLOSING: Duration = Duration::from_millis(200);
 
 /// Nothing on one machine takes this long: a server that does not answer must not hang the bench.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -5,7 +5,7 @@ const BEFORE: &str = r#"{"n":""#;
 const DIGITS: usize = 8;
 const AFTER: &str = concat!(
     r#"","title":"Your order has been shipped","body":"Parcel 2 of 3 left the warehouse this morning "#,
-    r#"and will be with you on Thursday between 9 and 12.","link":"/orders/20391/parcels/2","#,
+    r#"and will be with you on Thursday between 9 and 12 o'clock, cash please.","link":"/orders/20391/parcels/2","#,
     r#""amount":1.50}"#
 );
 

@@ -30,14 +30,19 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `program`; with a `database_url` on that database, else on a private one.
     pub(crate) async fn start(program: &Path, database_url: Option<&str>) -> Outcome<Self> {
+        let program = std::path::absolute(program)?;
+        if !program.is_file() {
+            let remedy = "build it with `cargo build --release`, or name it with --spawn";
+            return Err(format!("{} is not there: {remedy}", program.display()).into());
+        }
         let folder = std::env::temp_dir().join(random_name("tidings-bench"));
         std::fs::create_dir(&folder)?;
         let address = free_address()?;
-        let program = std::path::absolute(program)?;
         let mut command = Command::new(&program);
         // In its own folder, so that no `.env` of the caller's changes what is measured.
         command.current_dir(&folder).args(["--listen", &address.to_string()]);
         command.env("TIDINGS_DATA_DIR", &folder).env("DATABASE_URL", database_url.unwrap_or(""));
+        command.env("TIDINGS_DRAIN", "2s"); // nothing is measured in the drain
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command
             .spawn()
