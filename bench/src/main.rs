@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::report::{Figures, Report};
 use crate::target::{Source, Target};
@@ -145,10 +146,12 @@ fn runtime(threads: usize) -> Outcome<tokio::runtime::Runtime> {
     Ok(builder.worker_threads(threads.max(1)).enable_all().build()?)
 }
 
-/// Ctrl-C ends the measurement by dropping it, so that the servers it started are stopped.
+/// A signal ends the measurement by dropping it, so that the servers it started are stopped.
 async fn until_interrupted(work: impl Future<Output = Outcome<()>>) -> Outcome<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         ended = work => ended,
+        _ = terminate.recv() => Err("terminated".into()),
         _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
     }
 }
