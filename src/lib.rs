@@ -26,6 +26,7 @@ pub mod notification;
 pub mod postgres;
 mod queue;
 pub mod replayer;
+pub mod serve;
 pub mod server;
 pub mod shutdown;
 pub mod store;
@@ -33,3 +34,4 @@ pub mod subscription;
 pub mod writer;
 
 pub use instance::{RunError, run};
+pub use serve::{migrate, serve};
