@@ -11,6 +11,7 @@
 //! `store` knows no HTTP and `hub` knows no SQL. ARCHITECTURE.md has the invariants.
 
 pub mod address;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod database;
@@ -31,6 +32,7 @@ pub mod server;
 pub mod shutdown;
 pub mod store;
 pub mod subscription;
+pub mod telemetry;
 pub mod writer;
 
 pub use instance::{RunError, run};

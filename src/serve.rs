@@ -18,7 +18,9 @@ use crate::store::{SchemaError, Store};
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// Somebody else has the port, or it is not ours to take.
-    #[error("{address} cannot be listened on: {error}; stop what uses it or choose another with TIDINGS_LISTEN")]
+    #[error(
+        "{address} cannot be listened on: {error}; stop what uses it or choose another with TIDINGS_LISTEN"
+    )]
     Listen {
         /// Where.
         address: SocketAddr,
@@ -102,9 +104,12 @@ fn announce(
             (format!("{} (a private Postgres)", private.data_dir().display()), private.psql())
         }
         None => {
-            let options = config.database_url.as_deref().and_then(|url| PgConnectOptions::from_str(url).ok());
+            let options =
+                config.database_url.as_deref().and_then(|url| PgConnectOptions::from_str(url).ok());
             let place = options.map(|o| {
-                let host = o.get_socket().map_or_else(|| o.get_host().to_owned(), |dir| dir.display().to_string());
+                let host = o
+                    .get_socket()
+                    .map_or_else(|| o.get_host().to_owned(), |dir| dir.display().to_string());
                 format!("database {} on {host}", o.get_database().unwrap_or(o.get_username()))
             });
             (place.unwrap_or_default(), "psql \"$DATABASE_URL\"".to_owned())

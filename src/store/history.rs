@@ -1,7 +1,5 @@
 //! The history of a user, and single notifications. Keyset paging on the replay index.
 
-use chrono::{DateTime, Utc};
-use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Store, StoreError};

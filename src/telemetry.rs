@@ -1,0 +1,19 @@
+//! Where the program's own words go: to stderr, as text or as JSON, so that stdout stays data.
+
+use std::io::{IsTerminal, stderr};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::fmt;
+
+use crate::config::{Config, LogFormat};
+
+/// Starts logging as configured. A second call in one process (tests) changes nothing.
+pub fn init(config: &Config) {
+    let filter = EnvFilter::new(&config.log);
+    let builder = fmt().with_env_filter(filter).with_writer(stderr);
+    // `try_init` fails only if logging already runs, which is what the caller wants.
+    let _ = match config.log_format {
+        LogFormat::Text => builder.with_ansi(stderr().is_terminal()).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+}
