@@ -1,1 +1,4 @@
 //! Tidings, a persistent notification service. (Crate docs follow.)
+
+#[cfg(unix)]
+pub mod postgres;
