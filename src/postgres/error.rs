@@ -156,7 +156,10 @@ pub enum Error {
     },
 
     /// A program of Postgres could not be run at all.
-    #[error("cannot run {}: {source} (TIDINGS_POSTGRES_BIN names another folder)", program.display())]
+    #[error(
+        "cannot run {}: {source} (set TIDINGS_POSTGRES_BIN to the folder of a Postgres that works)",
+        program.display()
+    )]
     Program {
         /// The program.
         program: PathBuf,

@@ -29,7 +29,7 @@ pub(super) fn end(folder: &Folder) -> Result<File, Error> {
             break;
         }
         ask_to_stop(&processes, &mut asked, folder);
-        // Never SIGKILL: it leaves shared memory behind, and a torn page is repaired either way.
+        // Never SIGKILL: a postmaster that cannot say goodbye leaves its children writing.
         if began.elapsed() > STOP_GRACE && !urged {
             urged = true;
             processes.iter().for_each(|pid| signal(*pid, Signal::QUIT));

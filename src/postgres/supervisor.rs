@@ -16,7 +16,7 @@ use super::server::{STOP_GRACE, Server};
 use super::{Error, left_over, log_file};
 
 const READY_POLL: Duration = Duration::from_millis(10);
-const HOUSEKEEPING: Duration = Duration::from_secs(60);
+const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
 /// A recovery after a crash may take long, and interrupting it only makes it begin again: so there
 /// is no deadline, but a word now and then.

@@ -1,6 +1,8 @@
 //! The private Postgres: its whole life, and every way it can be cut short. The tests run as root
 //! and as an ordinary user; what only one of them can see is skipped for the other, with a word.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod deaths;
 mod harness;
 mod life;

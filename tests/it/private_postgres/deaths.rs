@@ -76,7 +76,7 @@ fn a_recycled_number_in_the_pid_files_does_not_stop_the_start() {
     let tidings = Tidings::start(&folder);
     let pid_file = folder.cluster().join("postmaster.pid");
     let socket_lock = folder.path().join("run/.s.PGSQL.5432.lock");
-    let bystander = Bystander::sleep(as_the_server("/bin/sleep"));
+    let mut bystander = Bystander::sleep(as_the_server("sleep"));
     let now_somebody_else = |path| {
         let text = fs::read_to_string(path).unwrap();
         let (_, rest) = text.split_once('\n').unwrap();
@@ -125,9 +125,9 @@ fn a_left_over_is_found_without_the_right_to_look_into_other_processes() {
 #[test]
 fn a_persons_shell_in_the_folder_is_left_alone() {
     let folder = Folder::with_database();
-    let mut command = as_the_server("/bin/sleep");
+    let mut command = as_the_server("sleep");
     command.current_dir(folder.cluster());
-    let shell = Bystander::sleep(command);
+    let mut shell = Bystander::sleep(command);
 
     drop(folder.start());
 
@@ -158,6 +158,7 @@ fn as_pid_1_it_starts_restarts_its_server_and_reaps_what_that_leaves() {
     let pid_1 = find_child(unshare, "").unwrap();
     let another = || find_child(pid_1, "postgres").is_some_and(|pid| pid != first);
     wait_until("the server is back", || another() && UnixStream::connect(folder.socket()).is_ok());
+    wait_until("nothing is left unreaped", || find_zombie_child(pid_1).is_none());
 
     tidings.end();
     folder.wait_until_nothing_runs();
@@ -219,7 +220,7 @@ impl Bystander {
         self.0.0.id()
     }
 
-    fn is_unharmed(mut self) -> bool {
+    fn is_unharmed(&mut self) -> bool {
         self.0.0.try_wait().unwrap().is_none()
     }
 }
@@ -247,12 +248,20 @@ fn new_pid_namespace() -> Option<Vec<&'static str>> {
     None
 }
 
-/// A child process by the beginning of its name, numbered as we see it.
+/// A living child by the beginning of its name, numbered as we see it.
 fn find_child(parent: u32, name: &str) -> Option<u32> {
-    let entries = fs::read_dir("/proc").unwrap().flatten();
-    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.find(|pid| {
+    children(parent).find(|pid| {
         let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        comm.starts_with(name) && is_alive(*pid) && stat_field(*pid, 4) == parent
+        comm.starts_with(name) && is_alive(*pid)
     })
+}
+
+fn find_zombie_child(parent: u32) -> Option<u32> {
+    children(parent).find(|pid| !is_alive(*pid))
+}
+
+fn children(parent: u32) -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(move |pid| stat_field(*pid, 4) == Some(parent))
 }

@@ -2,11 +2,11 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,17 +41,17 @@ impl Folder {
 
     /// One that was used before, which saves the seconds of `initdb`.
     pub(super) fn with_database() -> Folder {
-        static CLUSTER: OnceLock<PathBuf> = OnceLock::new();
-        let cluster = CLUSTER.get_or_init(|| {
+        static USED_BEFORE: OnceLock<(PathBuf, Child)> = OnceLock::new();
+        let (used_before, _) = USED_BEFORE.get_or_init(|| {
             let folder = Folder::new();
             drop(folder.start());
-            let kept = scratch().join("cluster");
-            copy(&folder.cluster(), &kept);
-            kept
+            let (kept, remover) = scratch();
+            copy(&folder.cluster(), &kept.join("postgres"));
+            (kept, remover)
         });
         let folder = Folder::new();
         fs::create_dir(folder.path()).unwrap();
-        copy(cluster, &folder.cluster());
+        copy(&used_before.join("postgres"), &folder.cluster());
         folder
     }
 
@@ -144,6 +144,8 @@ pub(super) fn try_ask(postgres: &PrivatePostgres, query: &str) -> Result<String,
 /// A Tidings in a process of its own, killed at the end of the test.
 pub(super) struct Tidings {
     child: Child,
+    /// Kept open, since the child still has its verdict to print.
+    stdout: Option<BufReader<ChildStdout>>,
 }
 
 impl Tidings {
@@ -153,10 +155,12 @@ impl Tidings {
 
     /// Started by another program, such as `unshare …`.
     pub(super) fn start_under(wrapper: &[&str], folder: &Folder) -> Tidings {
-        let mut tidings = Tidings { child: Tidings::command(wrapper, folder).spawn().unwrap() };
-        let stdout = BufReader::new(tidings.child.stdout.take().unwrap());
-        let ready = stdout.lines().any(|line| line.unwrap().contains(CHILD_IS_READY));
-        assert!(ready, "the child ended without becoming ready");
+        let child = Tidings::command(wrapper, folder).spawn().unwrap();
+        let mut tidings = Tidings { child, stdout: None };
+        let mut stdout = BufReader::new(tidings.child.stdout.take().unwrap());
+        let ready = stdout.by_ref().lines().any(|line| line.unwrap().contains(CHILD_IS_READY));
+        assert!(ready, "the child ended without becoming ready: {}", folder.log());
+        tidings.stdout = Some(stdout);
         tidings
     }
 
@@ -207,30 +211,26 @@ pub(super) fn kill(signal: &str, pid: u32) {
     let _ = Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status();
 }
 
+/// A zombie is not: whoever should collect it may take their time.
 pub(super) fn is_alive(pid: u32) -> bool {
-    Path::new(&format!("/proc/{pid}")).exists()
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
-/// Field `number` of `/proc/<pid>/stat`, counted as in its manual page.
-pub(super) fn stat_field(pid: u32, number: usize) -> u32 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let after_name = stat.rsplit_once(") ").unwrap().1;
-    after_name.split(' ').nth(number - 3).unwrap().parse().unwrap()
+/// Field `number` of `/proc/<pid>/stat`, counted as in its manual page; none once it is gone.
+pub(super) fn stat_field(pid: u32, number: usize) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, after_name) = stat.rsplit_once(") ")?;
+    after_name.split(' ').nth(number - 3)?.parse().ok()
 }
 
 pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// `program` of the Postgres under test, as the user the server would run as.
+/// A program of the Postgres under test or of the system, as the user the server would run as.
 pub(super) fn as_the_server(program: &str) -> Command {
-    let programs = find_programs(None, None).unwrap();
-    let path = if program.contains('/') {
-        PathBuf::from(program)
-    } else {
-        programs.postgres.with_file_name(program)
-    };
-    let mut command = Command::new(path);
+    let beside = find_programs(None, None).unwrap().postgres.with_file_name(program);
+    let mut command = Command::new(if beside.exists() { beside } else { program.into() });
     if let Some(user) = unprivileged_user(None).unwrap() {
         command.gid(user.gid).uid(user.uid);
     }
@@ -248,11 +248,9 @@ fn copy(from: &Path, to: &Path) {
 
 /// A folder for what all tests of one run share. Statics are never dropped, so a shell removes it
 /// when this process ends, however it ends: that closes the pipe the shell reads from.
-fn scratch() -> PathBuf {
+fn scratch() -> (PathBuf, Child) {
     let path = tempfile::Builder::new().prefix("tidings-").tempdir_in("/tmp").unwrap().keep();
     let mut shell = Command::new("sh");
     shell.args(["-c", "read -r _; rm -rf \"$FOLDER\""]).env("FOLDER", &path).process_group(0);
-    let mut shell = shell.stdin(Stdio::piped()).spawn().unwrap();
-    std::mem::forget(shell.stdin.take());
-    path
+    (path, shell.stdin(Stdio::piped()).spawn().unwrap())
 }
