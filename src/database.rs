@@ -129,6 +129,13 @@ impl Database {
                     }
                     PARTITIONS_EVERY
                 }
+                Err(error) if is_refusal(&error) => {
+                    warn!(
+                        error = error.summary(),
+                        "may not make partitions ahead; the open one takes all rows"
+                    );
+                    PARTITIONS_EVERY
+                }
                 Err(error) => {
                     info!(
                         error = error.summary(),

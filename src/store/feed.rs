@@ -23,7 +23,7 @@ const PAGE_BYTES: i64 = 4 << 20;
 impl Store {
     /// Reads on after `after`.
     pub async fn read_feed(&self, after: EventId) -> Result<FeedPage, StoreError> {
-        self.read(async |conn| {
+        self.read(&self.streams, async |conn| {
             let after = Uuid::from(after);
             let rows = sqlx::query!(
                 r#"select e.edge as "edge!", f.id as "id?", f.app as "app?", f.audience as "audience?",
@@ -67,7 +67,7 @@ impl Store {
 
     /// The newest committed row, or the edge when rows up to it are gone, or zero.
     pub async fn head(&self) -> Result<EventId, StoreError> {
-        self.read(async |conn| {
+        self.read(&self.streams, async |conn| {
             let row = sqlx::query!(
                 r#"select greatest((select id from tidings.notification order by id desc limit 1), edge)
                     as "head!" from tidings.retention_edge"#

@@ -57,7 +57,7 @@ impl Store {
         let limit = i64::from(query.limit) + 1;
         let app = query.app.as_str();
         let mut page = self
-            .read(async |conn| {
+            .read(&self.requests, async |conn| {
                 // The two directions differ in `order by` alone, which cannot be a parameter.
                 macro_rules! read {
                     ($sql:literal) => {{
@@ -103,7 +103,7 @@ impl Store {
         app: &App,
         id: EventId,
     ) -> Result<Option<Notification>, StoreError> {
-        self.read(async |conn| {
+        self.read(&self.requests, async |conn| {
             let row = sqlx::query!(
                 r#"select audience, event, data::text as "data!", created_at
                 from tidings.notification where id = $1 and app = $2"#,

@@ -31,8 +31,10 @@ pub const WAKE_UP: &str = "tidings";
 /// The database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// Reads, possibly through a pooler.
-    pool: PgPool,
+    /// Reads for requests, possibly through a pooler.
+    requests: PgPool,
+    /// Reads for streams: however many histories are asked for, the feed has its turn.
+    streams: PgPool,
     /// LISTEN, the writer and maintenance: these need a session of their own.
     direct: PgConnectOptions,
 }
@@ -78,24 +80,29 @@ impl Store {
                 o.application_name("tidings").log_statements(tracing::log::LevelFilter::Trace)
             })
         };
-        let pool = PgPoolOptions::new()
-            .max_connections(8)
-            .acquire_timeout(CONNECT_DEADLINE)
-            // A broken connection shows at the first query; asking before each one costs a round trip.
-            .test_before_acquire(false)
-            .connect_lazy_with(options(url)?);
-        Ok(Store { pool, direct: options(direct_url.unwrap_or(url))? })
+        let pool = |connections, options| {
+            PgPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(CONNECT_DEADLINE)
+                // A broken connection shows at the first query; asking before each one costs a
+                // round trip.
+                .test_before_acquire(false)
+                .connect_lazy_with(options)
+        };
+        let (requests, streams) = (pool(4, options(url)?), pool(4, options(url)?));
+        Ok(Store { requests, streams, direct: options(direct_url.unwrap_or(url))? })
     }
 
-    /// Closes the pool once its connections are idle.
+    /// Closes the pools once their connections are idle.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.requests.close().await;
+        self.streams.close().await;
     }
 
     /// The database can be read and is a primary: on a standby nothing can be appended, and LISTEN
     /// hears nothing.
     pub async fn check(&self) -> Result<bool, StoreError> {
-        self.read(async |conn| {
+        self.read(&self.streams, async |conn| {
             let row = sqlx::query!("select pg_is_in_recovery() as standby").fetch_one(conn).await?;
             Ok(row.standby == Some(false))
         })
@@ -122,9 +129,10 @@ impl Store {
     /// went away, its connection is closed: an answer may still be on the way on it.
     async fn read<T>(
         &self,
+        pool: &PgPool,
         query: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
     ) -> Result<T, StoreError> {
-        let mut lease = Lease { conn: Some(within(CONNECT_DEADLINE, self.pool.acquire()).await?) };
+        let mut lease = Lease { conn: Some(within(CONNECT_DEADLINE, pool.acquire()).await?) };
         let conn = lease.conn.as_mut().expect("the lease was just filled");
         let answer = within(QUERY_DEADLINE, query(conn)).await?;
         lease.conn.take();

@@ -68,7 +68,7 @@ impl Store {
             sources.add(waiter, request, page_bytes);
         }
         let rows = self
-            .read(async |conn| {
+            .read(&self.streams, async |conn| {
                 sqlx::query_file!(
                     "src/store/replay.sql",
                     &sources.waiters,
