@@ -37,6 +37,8 @@ pub enum Goodbye {
     Shutdown,
     /// This instance has as many streams as it may.
     Overloaded,
+    /// The client took nothing for a minute.
+    Slow,
 }
 
 /// A notification: the same bytes live, replayed, and on every instance.
@@ -93,6 +95,7 @@ pub fn goodbye(reason: Goodbye, retry: Duration) -> Bytes {
     let reason = match reason {
         Goodbye::Shutdown => "shutdown",
         Goodbye::Overloaded => "overloaded",
+        Goodbye::Slow => "slow",
     };
     let retry = retry.as_millis();
     format!("retry: {retry}\nevent: tidings.goodbye\ndata: {{\"reason\":\"{reason}\"}}\n\n").into()

@@ -68,7 +68,8 @@ pub async fn run(
         metrics: metrics.clone(),
     });
     let leaving = shutdown.graceful.clone();
-    let router = http::router(http::Server::new(config.clone(), sender.clone(), streams, leaving));
+    let handlers = http::Server::new(config.clone(), sender.clone(), streams, leaving);
+    let router = http::router(handlers.clone());
     let server = Server::new(router, config.max_connections, metrics.connections.clone());
 
     let maintenance = database.clone();
@@ -76,6 +77,7 @@ pub async fn run(
         tokio::spawn(feed.run_forever()),
         tokio::spawn(replays),
         tokio::spawn(sender.clone().expire_forever()),
+        tokio::spawn(handlers.end_stalled_streams_forever()),
         tokio::spawn(async move { maintenance.maintain_forever().await }),
     ];
     let mut writer = tokio::spawn(writer.run());

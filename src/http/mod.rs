@@ -7,6 +7,7 @@ mod openapi;
 mod params;
 mod request_id;
 mod send;
+mod stream;
 mod subscribe;
 
 use std::sync::Arc;
@@ -41,6 +42,7 @@ struct Inner {
     sender: Sender,
     streams: Arc<Streams>,
     refusals: subscribe::Refusals,
+    open_streams: stream::OpenStreams,
     /// Being asked to stop: not ready any more.
     leaving: CancellationToken,
 }
@@ -59,9 +61,17 @@ impl Server {
                 sender,
                 streams,
                 refusals: subscribe::Refusals::default(),
+                open_streams: stream::OpenStreams::default(),
                 leaving,
             }),
         }
+    }
+}
+
+impl Server {
+    /// Ends streams whose clients take nothing, for as long as the program runs.
+    pub async fn end_stalled_streams_forever(self) {
+        self.inner.open_streams.watch_forever().await;
     }
 }
 

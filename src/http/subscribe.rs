@@ -1,20 +1,14 @@
 //! `GET subscribe/{app}/{user}`: the event stream (WHATWG HTML, 9.2). A native EventSource gives up
 //! for ever on anything but 200, so what may pass by waiting is told inside a stream.
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Mutex;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use chrono::DateTime;
-use futures_util::Stream;
-use http_body::Frame;
 use tokio::time::Instant;
 
 use super::Server;
@@ -73,7 +67,7 @@ pub(super) async fn subscribe(
     }
     let audiences = addressee.audiences();
     let subscription = Subscription::open(streams.clone(), addressee.app, audiences, start);
-    Ok(event_stream(Body::new(EventStream::new(subscription))))
+    Ok(event_stream(Body::new(server.inner.open_streams.open(subscription))))
 }
 
 /// The cursor: the header, else the query, else the head.
@@ -179,32 +173,5 @@ impl Refusals {
         };
         let base = 5.0 * (1.0 + f64::from(count) / Self::STEP);
         Duration::from_secs_f64((base * (1.0 + fastrand::f64() * 0.5)).clamp(5.0, 60.0))
-    }
-}
-
-/// The subscription as a body whose bytes are shared with all other streams of the same event.
-struct EventStream {
-    bytes: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
-}
-
-impl EventStream {
-    fn new(subscription: Subscription) -> EventStream {
-        let bytes = futures_util::stream::unfold(subscription, async |mut subscription| {
-            let bytes = subscription.next().await?;
-            Some((bytes, subscription))
-        });
-        EventStream { bytes: Box::pin(bytes) }
-    }
-}
-
-impl http_body::Body for EventStream {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.bytes.as_mut().poll_next(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
