@@ -127,7 +127,8 @@ fn explain(status: StatusCode, body: &str) -> String {
         let slug = kind.rsplit(':').next().unwrap_or_default();
         return format!("{said} (HTTP {} {slug})", status.as_u16()).replace(" )", ")");
     }
-    let excerpt: String = body.trim().chars().take(EXCERPT).collect();
+    let shown = |c: char| if c.is_control() { ' ' } else { c }; // a terminal obeys some of them
+    let excerpt: String = body.trim().chars().take(EXCERPT).map(shown).collect();
     if excerpt.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {excerpt}") }
 }
 

@@ -86,7 +86,10 @@ impl History {
             print(&page, &mut printer)?;
             match page.next {
                 Some(next) if self.all => self.go_on_from(next),
-                next => return Ok(self.say_there_is_more(next)),
+                next => {
+                    self.say_there_is_more(next);
+                    return Ok(());
+                }
             }
         }
     }

@@ -154,7 +154,7 @@ fn what_is_not_built_or_not_safe_is_refused() {
 fn unknown_names_are_warned_about_with_the_nearest_known_one() {
     let layers = Layers::of(
         &[("TIDINGS_HEARTBAET", "1s"), ("TIDINGS_DATABASE_URL", "x"), ("TIDINGS_DRAIN", "1s")],
-        &[("TIDINGS_ORIGINS", "*")],
+        &[("TIDINGS_CORS_ORIGIN", "*")],
     );
     let (_, warnings) = Config::load(&Flags::default(), &layers).unwrap();
     let ends = ["is TIDINGS_HEARTBEAT", "is DATABASE_URL", "is TIDINGS_CORS_ORIGINS"];

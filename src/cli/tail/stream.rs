@@ -43,7 +43,7 @@ mod tests {
     }
 
     async fn decoded_in(chunks: impl Iterator<Item = &[u8]>) -> Vec<Sse> {
-        let bytes = iter(chunks.map(|chunk| Ok::<_, io::Error>(chunk)));
+        let bytes = iter(chunks.map(Ok::<_, io::Error>));
         SseByteStream::new(bytes).map(Result::unwrap).collect().await
     }
 
@@ -65,9 +65,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_frame_cut_off_at_the_end_is_dropped() {
-        let whole = Sse::default().id("1").data("a");
+        let whole = [Sse::default().id("1").data("a")];
         for cut in ["", "id: 2", "id: 2\ndata: b", "id: 2\ndata: b\n"] {
-            assert_eq!(decoded(&format!("id: 1\ndata: a\n\n{cut}")).await, [whole.clone()]);
+            assert_eq!(decoded(&format!("id: 1\ndata: a\n\n{cut}")).await, whole);
         }
     }
 

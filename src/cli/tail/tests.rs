@@ -2,7 +2,7 @@
 
 use reqwest::Url;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -23,16 +23,20 @@ async fn server(answers: Vec<String>) -> (Url, JoinHandle<Vec<String>>) {
         let mut heads = Vec::new();
         for answer in answers {
             let (mut socket, _) = listener.accept().await.unwrap();
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                head.push(socket.read_u8().await.unwrap());
-            }
-            heads.push(String::from_utf8(head).unwrap());
+            heads.push(head(&mut socket).await);
             socket.write_all(answer.as_bytes()).await.unwrap();
         }
         heads
     });
     (Url::parse(&address).unwrap(), serving)
+}
+
+async fn head(socket: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(socket.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
 }
 
 struct Followed {
@@ -154,6 +158,7 @@ async fn a_silent_stream_is_left() {
     let client = Client::new(address.clone()).unwrap();
     let serving = tokio::spawn(async move {
         let (mut socket, _) = listener.accept().await.unwrap();
+        head(&mut socket).await;
         socket.write_all(stream(&[ready(A)]).as_bytes()).await.unwrap();
         socket // held open
     });
