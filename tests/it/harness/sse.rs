@@ -84,7 +84,15 @@ impl SseClient {
         path: &str,
         headers: &[(&str, &str)],
     ) -> std::io::Result<SseClient> {
-        let mut socket = TcpStream::connect(address).await?;
+        SseClient::over(TcpStream::connect(address).await?, path, headers).await
+    }
+
+    /// The same over a socket that is connected already.
+    pub async fn over(
+        mut socket: TcpStream,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> std::io::Result<SseClient> {
         let headers: String =
             headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
