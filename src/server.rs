@@ -29,7 +29,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 const DEAD_PEER: Duration = Duration::from_secs(60);
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// What may lie in a connection's buffer: more would only hide that its client does not read.
-const WRITE_BUFFER: usize = 16 << 10;
+const WRITE_BUFFER: usize = 8 << 10;
 /// Connections beyond the streams: sends, health checks, and streams that are refused.
 const SPARE_CONNECTIONS: usize = 128;
 
