@@ -1,5 +1,14 @@
 //! The integration tests: one binary, one cluster, a database per test, no sleeps, no retries.
 
 mod harness;
+mod history;
+mod operations;
 mod private_postgres;
+mod problems;
 mod replay;
+mod schema;
+mod send;
+mod streams;
+mod subscribe;
+mod unavailable;
+mod writer;
