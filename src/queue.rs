@@ -75,27 +75,29 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for sends and takes as many as one group holds. `None`: closed, and nothing is left.
-    pub(crate) async fn take_group(
-        &self,
-        max_rows: usize,
-        max_bytes: usize,
-    ) -> Option<Vec<Waiting>> {
+    /// Waits until there are sends. False: closed, and nothing is left.
+    pub(crate) async fn filled(&self) -> bool {
         loop {
             let filled = self.filled.notified();
             {
-                let mut state = self.state();
-                let group = state.take(max_rows, max_bytes);
-                self.show(&state);
-                if !group.is_empty() {
-                    return Some(group);
+                let state = self.state();
+                if !state.waiting.is_empty() {
+                    return true;
                 }
                 if state.closed {
-                    return None;
+                    return false;
                 }
             }
             filled.await;
         }
+    }
+
+    /// Takes as many sends as one group holds; none, if those that waited have gone.
+    pub(crate) fn take_group(&self, max_rows: usize, max_bytes: usize) -> Vec<Waiting> {
+        let mut state = self.state();
+        let group = state.take(max_rows, max_bytes);
+        self.show(&state);
+        group
     }
 
     /// Answers the sends that have waited too long: the database is away, and each is certainly not
@@ -206,7 +208,7 @@ mod tests {
         assert!(queue.push(send("a", 1 << 20).0).is_err());
 
         // What is taken out makes room again, for each app its own.
-        queue.take_group(1, usize::MAX).await.unwrap();
+        queue.take_group(1, usize::MAX);
         assert!(queue.push(send("a", 1 << 20).0).is_ok());
         assert!(queue.push(send("b", 1 << 20).0).is_err());
     }
@@ -221,9 +223,9 @@ mod tests {
             replies.push(reply);
         }
         replies.remove(1);
-        assert_eq!(queue.take_group(3, usize::MAX).await.unwrap().len(), 3);
-        assert_eq!(queue.take_group(100, 2000).await.unwrap().len(), 2);
-        assert_eq!(queue.take_group(100, usize::MAX).await.unwrap().len(), 2);
+        assert_eq!(queue.take_group(3, usize::MAX).len(), 3);
+        assert_eq!(queue.take_group(100, 2000).len(), 2);
+        assert_eq!(queue.take_group(100, usize::MAX).len(), 2);
         let state = queue.state();
         assert_eq!((state.bytes, state.by_app.len(), state.waiting.len()), (0, 0, 0));
     }
@@ -239,7 +241,7 @@ mod tests {
         queue.push(young).unwrap();
         queue.expire(now);
         assert!(matches!(told.await.unwrap(), Err(SendError::Unreachable)));
-        assert_eq!(queue.take_group(10, usize::MAX).await.unwrap().len(), 1);
+        assert_eq!(queue.take_group(10, usize::MAX).len(), 1);
     }
 
     #[tokio::test]
@@ -248,8 +250,9 @@ mod tests {
         let (first, _reply) = send("a", 1);
         queue.push(first).unwrap();
         queue.close();
+        assert!(queue.filled().await);
         assert!(matches!(queue.push(send("a", 1).0), Err(SendError::Draining)));
-        assert_eq!(queue.take_group(10, usize::MAX).await.unwrap().len(), 1);
-        assert!(queue.take_group(10, usize::MAX).await.is_none());
+        assert_eq!(queue.take_group(10, usize::MAX).len(), 1);
+        assert!(!queue.filled().await);
     }
 }
