@@ -72,7 +72,9 @@ async fn a_stream_over_the_limit_is_sent_away_for_a_while() {
     let app = TestApp::with(|config| config.max_connections = 1).await;
     let only = app.subscribe("shop/ada").await;
 
-    let refused = SseClient::connect(app.address, SUBSCRIBE, None).await;
+    // The answer ends; to see that, so must the connection.
+    let headers = [("Accept", "text/event-stream"), ("Connection", "close")];
+    let refused = SseClient::request(app.address, SUBSCRIBE, &headers).await;
     expect_goodbye(refused, "overloaded", 5_000..=60_000).await;
     let detail =
         "This server has as many streams as it may (TIDINGS_MAX_CONNECTIONS): try again later.";

@@ -194,14 +194,26 @@ impl Lane {
 
     /// Waits until an append waits for the lane.
     pub async fn is_wanted(&mut self) {
-        let waiting = "select exists (select from pg_locks
+        self.has_waiter("waitstart is not null").await;
+    }
+
+    /// Waits until one waits that began a second after the lane was taken: the wait that began at
+    /// once is over.
+    pub async fn is_wanted_again(&mut self) {
+        // now() is when the holder's transaction began.
+        self.has_waiter("waitstart > now() + interval '1 second'").await;
+    }
+
+    async fn has_waiter(&mut self, condition: &str) {
+        let waiter = format!(
+            "select exists (select from pg_locks
             where locktype = 'advisory' and classid = 7463 and objid = 1 and not granted
-              and database = (select oid from pg_database where datname = current_database()))";
+              and database = (select oid from pg_database where datname = current_database())
+              and {condition})"
+        );
         super::eventually("an append waits for the lane", async || {
-            sqlx::query_scalar(waiting)
-                .fetch_one(&mut self.session)
-                .await
-                .expect("the session lives")
+            let waiter = sqlx::query_scalar(AssertSqlSafe(waiter.clone()));
+            waiter.fetch_one(&mut self.session).await.expect("the session lives")
         })
         .await;
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::TestDatabase;
 
@@ -45,6 +45,7 @@ pub struct DatabaseProxy {
 struct Shared {
     target: PathBuf,
     mode: watch::Sender<Mode>,
+    cut: Notify,
     armed: Mutex<Option<Fault>>,
 }
 
@@ -57,6 +58,7 @@ impl DatabaseProxy {
         let shared = Arc::new(Shared {
             target: PathBuf::from(target.as_ref()).join(SOCKET),
             mode: watch::Sender::new(Mode::Pass),
+            cut: Notify::new(),
             armed: Mutex::new(None),
         });
         let forwarder = shared.clone();
@@ -80,6 +82,11 @@ impl DatabaseProxy {
     /// Cuts all connections and lets none through.
     pub fn take_away(&self) {
         self.shared.mode.send_replace(Mode::Away);
+    }
+
+    /// Cuts all connections; new ones get through.
+    pub fn cut(&self) {
+        self.shared.cut.notify_waiters();
     }
 
     /// Nothing gets through any more, and nothing is cut.
@@ -161,6 +168,7 @@ impl Shared {
         tokio::select! {
             biased;
             _ = mode.wait_for(|mode| *mode == Mode::Away) => {}
+            () = self.cut.notified() => {}
             () = up => {}
             () = down => {}
         }
