@@ -1,5 +1,11 @@
 //! The integration tests: one binary, one cluster, a database per test, no sleeps, no retries.
 
+#![expect(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a test fails where its expectation ends; and nothing is outside of this crate"
+)]
+
 mod harness;
 mod history;
 mod operations;
