@@ -25,8 +25,7 @@ fn expect_problem(case: &str, answer: &Answer, status: u16, slug: &str, detail: 
 
 /// The request is answered with this problem, and nothing is stored.
 async fn refuses(app: &TestApp, request: &Request, status: u16, slug: &str, detail: &str) {
-    let body = String::from_utf8_lossy(&request.body[..request.body.len().min(60)]);
-    let case = format!("{} {} {:?} {body}", request.method, request.path, request.headers);
+    let case = request.to_string();
     let answer = request.send(app.address).await;
     expect_problem(&case, &answer, status, slug, detail);
     assert_eq!(app.database.count().await, 0, "{case}: stored");

@@ -1,6 +1,7 @@
 //! One raw HTTP/1.1 exchange: paths and headers reach the server exactly as written, which clients
 //! that normalise would not do.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -76,6 +77,17 @@ impl Request {
         bytes.extend_from_slice(b"\r\n");
         bytes.extend_from_slice(&self.body);
         Answer::to(address, &bytes).await
+    }
+}
+
+/// For naming a case: enough to tell it from the others.
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.path)?;
+        for (name, value) in &self.headers {
+            write!(f, ", {name}: {}", String::from_utf8_lossy(value))?;
+        }
+        write!(f, ", {:.60}", String::from_utf8_lossy(&self.body))
     }
 }
 
