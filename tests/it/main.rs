@@ -1,5 +1,20 @@
 //! The integration tests: one binary, one cluster, a database per test, no sleeps, no retries.
 
+#![expect(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a test fails where its expectation ends; and nothing is outside of this crate"
+)]
+
 mod harness;
+mod history;
+mod operations;
 mod private_postgres;
+mod problems;
 mod replay;
+mod schema;
+mod send;
+mod streams;
+mod subscribe;
+mod unavailable;
+mod writer;

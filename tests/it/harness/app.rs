@@ -70,7 +70,8 @@ impl TestApp {
         let shutdown = Shutdown::default();
         let (url, tokens) = (database.url.clone(), shutdown.clone());
         let ended = tokio::spawn(async move { tidings::run(config, &url, listener, tokens).await });
-        TestApp { address, database, http: reqwest::Client::new(), shutdown, ended }
+        let http = reqwest::Client::builder().timeout(super::DEADLINE).build().expect("a client");
+        TestApp { address, database, http, shutdown, ended }
     }
 
     pub fn url(&self, path: &str) -> String {
