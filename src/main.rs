@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tidings::cli::Cli;
 
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
