@@ -40,7 +40,7 @@ struct State {
     ring: VecDeque<(AudienceKey, Arc<Event>)>,
     bytes: usize,
     audiences: HashMap<AudienceKey, AudienceEntry>,
-    by_name: HashMap<App, HashMap<String, AudienceKey>>,
+    by_name: HashMap<App, HashMap<Arc<str>, AudienceKey>>,
     next_key: AudienceKey,
 }
 
@@ -49,6 +49,8 @@ type AudienceKey = u64;
 
 #[derive(Debug)]
 struct AudienceEntry {
+    app: App,
+    name: Arc<str>,
     /// Events up to here may be missing below.
     floor: EventId,
     events: VecDeque<Arc<Event>>,
@@ -116,7 +118,7 @@ impl Hub {
             }
             state.position = row.id;
             let Some(&key) =
-                state.by_name.get(row.app.as_str()).and_then(|app| app.get(&row.audience))
+                state.by_name.get(row.app.as_str()).and_then(|app| app.get(row.audience.as_str()))
             else {
                 continue;
             };
@@ -147,10 +149,9 @@ impl Hub {
     pub fn join(self: &Arc<Hub>, app: &App, audiences: &[Audience]) -> Membership {
         let wake = Arc::new(Notify::new());
         let mut state = self.state();
-        let names: Vec<String> = audiences.iter().map(Audience::to_sql).collect();
-        let keys = names.iter().map(|name| state.join(app, name, wake.clone())).collect();
+        let keys = audiences.iter().map(|a| state.join(app, a.to_sql(), wake.clone())).collect();
         let counted = Held::new(&self.metrics.subscriptions, 1);
-        Membership { hub: self.clone(), app: app.clone(), names, keys, wake, _counted: counted }
+        Membership { hub: self.clone(), keys, wake, _counted: counted }
     }
 }
 
@@ -175,19 +176,28 @@ impl State {
         }
     }
 
-    fn join(&mut self, app: &App, name: &str, wake: Arc<Notify>) -> AudienceKey {
+    fn join(&mut self, app: &App, name: String, wake: Arc<Notify>) -> AudienceKey {
         let names = self.by_name.entry(app.clone()).or_default();
-        let key = *names.entry(name.to_owned()).or_insert_with(|| {
-            self.next_key += 1;
-            self.next_key
-        });
-        let floor = self.position;
-        let new = || AudienceEntry { floor, events: VecDeque::new(), members: Vec::new() };
-        self.audiences.entry(key).or_insert_with(new).members.push(wake);
-        key
+        if let Some(key) = names.get(name.as_str()) {
+            let audience = self.audiences.get_mut(key).expect("a name leaves with its audience");
+            audience.members.push(wake);
+            return *key;
+        }
+        self.next_key += 1;
+        let name: Arc<str> = name.into();
+        names.insert(name.clone(), self.next_key);
+        let audience = AudienceEntry {
+            app: app.clone(),
+            name,
+            floor: self.position,
+            events: VecDeque::new(),
+            members: vec![wake],
+        };
+        self.audiences.insert(self.next_key, audience);
+        self.next_key
     }
 
-    fn leave(&mut self, app: &App, name: &str, key: AudienceKey, wake: &Arc<Notify>) {
+    fn leave(&mut self, key: AudienceKey, wake: &Arc<Notify>) {
         let Some(audience) = self.audiences.get_mut(&key) else { return };
         if let Some(at) = audience.members.iter().position(|member| Arc::ptr_eq(member, wake)) {
             audience.members.swap_remove(at);
@@ -195,11 +205,11 @@ impl State {
         if !audience.members.is_empty() {
             return;
         }
-        self.audiences.remove(&key);
-        if let Some(names) = self.by_name.get_mut(app) {
-            names.remove(name);
+        let Some(AudienceEntry { app, name, .. }) = self.audiences.remove(&key) else { return };
+        if let Some(names) = self.by_name.get_mut(&app) {
+            names.remove(&name);
             if names.is_empty() {
-                self.by_name.remove(app);
+                self.by_name.remove(&app);
             }
         }
     }
@@ -209,9 +219,7 @@ impl State {
 #[derive(Debug)]
 pub struct Membership {
     hub: Arc<Hub>,
-    app: App,
-    names: Vec<String>,
-    keys: Vec<AudienceKey>,
+    keys: Box<[AudienceKey]>,
     wake: Arc<Notify>,
     _counted: Held,
 }
@@ -285,8 +293,8 @@ fn join(events: &[Arc<Event>]) -> Bytes {
 impl Drop for Membership {
     fn drop(&mut self) {
         let mut state = self.hub.state();
-        for (name, key) in self.names.iter().zip(&self.keys) {
-            state.leave(&self.app, name, *key, &self.wake);
+        for key in &self.keys {
+            state.leave(*key, &self.wake);
         }
     }
 }
