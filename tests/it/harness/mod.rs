@@ -3,14 +3,23 @@
 
 mod app;
 mod cluster;
+mod database_proxy;
 mod process;
 mod proxy;
+mod raw;
 mod sse;
 
+<<<<<<< HEAD
 pub use app::{API, Sent, TestApp};
 pub use cluster::TestDatabase;
+=======
+pub use app::{Sent, TestApp};
+pub use cluster::{Lane, TestDatabase};
+pub use database_proxy::{DatabaseProxy, Fault};
+>>>>>>> main
 pub use process::ServerProcess;
 pub use proxy::Proxy;
+pub use raw::{Answer, Request};
 pub use sse::{DEADLINE, Frame, SseClient};
 
 use std::time::Duration;
