@@ -12,6 +12,7 @@ mod operations;
 mod private_postgres;
 mod problems;
 mod replay;
+mod routes;
 mod schema;
 mod send;
 mod streams;
