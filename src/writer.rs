@@ -158,7 +158,6 @@ impl Writer {
     pub async fn run(mut self) {
         let queue = self.queue.clone();
         loop {
-<<<<<<< HEAD
             // First the connection: what is taken from the queue without one could not expire. Once
             // the queue is closed nobody waits for an answer any more, so for none either.
             if self.session.is_none() {
@@ -167,11 +166,6 @@ impl Writer {
                     () = queue.closed() => break,
                 }
             }
-            let Some(group) = self.queue.take_group(GROUP_ROWS, GROUP_BYTES).await else { break };
-            self.append(group).await;
-=======
-            // First the connection: what is taken from the queue without one could not expire.
-            self.connect().await;
             if !self.queue.filled().await {
                 break;
             }
@@ -180,7 +174,6 @@ impl Writer {
                 self.append(group).await;
                 self.last_used = Instant::now();
             }
->>>>>>> main
         }
         if let Some(session) = self.session.take() {
             session.close().await;
