@@ -50,8 +50,10 @@ create table tidings.notification (
         check (char_length(app) between 1 and 128 and app !~ '[\u0001-\u001f\u007f-\u009f]'),
     -- 'user:<user>', 'topic:<topic>' or 'everyone'
     audience text collate "C" not null
-        check (char_length(audience) between 6 and 134 and audience !~ '[\u0001-\u001f\u007f-\u009f]'
-               and (audience = 'everyone' or left(audience, 5) = 'user:' or left(audience, 6) = 'topic:')),
+        check (audience !~ '[\u0001-\u001f\u007f-\u009f]'
+               and (audience = 'everyone'
+                    or left(audience, 5) = 'user:' and char_length(audience) between 6 and 133
+                    or left(audience, 6) = 'topic:' and char_length(audience) between 7 and 134)),
     event text collate "C"
         check (event !~ '[^A-Za-z0-9_.:-]' and octet_length(event) between 1 and 64
                and event not in ('open', 'error', 'message') and strpos(event, 'tidings.') <> 1),

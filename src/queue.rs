@@ -82,27 +82,29 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for sends and takes as many as one group holds. `None`: closed, and nothing is left.
-    pub(crate) async fn take_group(
-        &self,
-        max_rows: usize,
-        max_bytes: usize,
-    ) -> Option<Vec<Waiting>> {
+    /// Waits until there are sends. False: closed, and nothing is left.
+    pub(crate) async fn filled(&self) -> bool {
         loop {
             let filled = self.filled.notified();
             {
-                let mut state = self.state();
-                let group = state.take(max_rows, max_bytes);
-                self.show(&state);
-                if !group.is_empty() {
-                    return Some(group);
+                let state = self.state();
+                if !state.waiting.is_empty() {
+                    return true;
                 }
                 if state.closed {
-                    return None;
+                    return false;
                 }
             }
             filled.await;
         }
+    }
+
+    /// Takes as many sends as one group holds; none, if those that waited have gone.
+    pub(crate) fn take_group(&self, max_rows: usize, max_bytes: usize) -> Vec<Waiting> {
+        let mut state = self.state();
+        let group = state.take(max_rows, max_bytes);
+        self.show(&state);
+        group
     }
 
     /// Answers the sends that have waited too long: the database is away, and each is certainly not
@@ -162,5 +164,108 @@ impl State {
             }
         }
         Some(send)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::{Audience, User};
+    use crate::notification::Data;
+
+    type Reply = oneshot::Receiver<Result<Stored, SendError>>;
+
+    fn queue() -> Queue {
+        Queue::new(Arc::default())
+    }
+
+    fn send(app: &str, bytes: usize) -> (Waiting, Reply) {
+        let (reply, answer) = oneshot::channel();
+        let notification = NewNotification {
+            app: App::try_from(app).unwrap(),
+            audience: Audience::User(User::try_from("ada").unwrap()),
+            event: None,
+            data: Data::from_text(&"x".repeat(bytes)).unwrap(),
+        };
+        (Waiting { notification, deadline: Instant::now(), reply }, answer)
+    }
+
+    /// Sends of 1 MiB until the queue refuses one; how many it took.
+    fn fill(queue: &Queue, app: &str, replies: &mut Vec<Reply>) -> usize {
+        let mut taken = 0;
+        loop {
+            let (send, reply) = send(app, 1 << 20);
+            match queue.push(send) {
+                Ok(()) => taken += 1,
+                Err(SendError::Overloaded) => return taken,
+                Err(other) => panic!("{other}"),
+            }
+            replies.push(reply);
+        }
+    }
+
+    #[tokio::test]
+    async fn one_app_fills_a_quarter_and_leaves_the_rest_to_others() {
+        let (queue, mut replies) = (queue(), Vec::new());
+        for app in ["a", "b", "c"] {
+            assert_eq!(
+                fill(&queue, app, &mut replies),
+                15,
+                "{app}: 16 MiB less what is held beside the data"
+            );
+            assert!(queue.push(send("small", 100).0).is_ok(), "{app}");
+        }
+        fill(&queue, "d", &mut replies);
+        fill(&queue, "e", &mut replies);
+        assert!(queue.state().bytes <= MAX_BYTES, "bounded over all apps");
+        assert!(queue.push(send("a", 1 << 20).0).is_err());
+
+        // What is taken out makes room again, for each app its own.
+        queue.take_group(1, usize::MAX);
+        assert!(queue.push(send("a", 1 << 20).0).is_ok());
+        assert!(queue.push(send("b", 1 << 20).0).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_group_is_bounded_in_rows_and_bytes_and_leaves_out_who_has_gone() {
+        let queue = queue();
+        let mut replies = Vec::new();
+        for _ in 0..8 {
+            let (send, reply) = send("a", 1000);
+            queue.push(send).unwrap();
+            replies.push(reply);
+        }
+        replies.remove(1);
+        assert_eq!(queue.take_group(3, usize::MAX).len(), 3);
+        assert_eq!(queue.take_group(100, 2000).len(), 2);
+        assert_eq!(queue.take_group(100, usize::MAX).len(), 2);
+        let state = queue.state();
+        assert_eq!((state.bytes, state.by_app.len(), state.waiting.len()), (0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn whoever_has_waited_too_long_is_told_and_never_appended() {
+        let queue = queue();
+        let (old, told) = send("a", 1);
+        let now = old.deadline;
+        let (mut young, _waits) = send("a", 1);
+        young.deadline = now + std::time::Duration::from_secs(1);
+        queue.push(old).unwrap();
+        queue.push(young).unwrap();
+        queue.expire(now);
+        assert!(matches!(told.await.unwrap(), Err(SendError::Unreachable)));
+        assert_eq!(queue.take_group(10, usize::MAX).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_closed_queue_takes_nothing_and_gives_what_it_has() {
+        let queue = queue();
+        let (first, _reply) = send("a", 1);
+        queue.push(first).unwrap();
+        queue.close();
+        assert!(queue.filled().await);
+        assert!(matches!(queue.push(send("a", 1).0), Err(SendError::Draining)));
+        assert_eq!(queue.take_group(10, usize::MAX).len(), 1);
+        assert!(!queue.filled().await);
     }
 }

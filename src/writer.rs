@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const APPEND_DEADLINE: Duration = Duration::from_secs(5);
 /// How long the outcome of a broken call is looked for.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(15);
+/// A connection not used for this long is asked whether it lives: a round trip that nobody notices.
+const IDLE: Duration = Duration::from_millis(500);
 const SHORTEST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
 
@@ -125,6 +127,7 @@ pub struct Writer {
     session: Option<Session>,
     /// The highest position known to be committed: where to look for a lost group.
     last_known: i64,
+    last_used: Instant,
 }
 
 impl Writer {
@@ -138,7 +141,17 @@ impl Writer {
     ) -> (Writer, Sender) {
         let queue = Arc::new(Queue::new(metrics.clone()));
         let sender = Sender { queue: queue.clone(), metrics: metrics.clone() };
-        (Writer { queue, database, clock, metrics, to_feed, session: None, last_known: 0 }, sender)
+        let writer = Writer {
+            queue,
+            database,
+            clock,
+            metrics,
+            to_feed,
+            session: None,
+            last_known: 0,
+            last_used: Instant::now(),
+        };
+        (writer, sender)
     }
 
     /// Appends until the queue is closed and empty.
@@ -153,8 +166,14 @@ impl Writer {
                     () = queue.closed() => break,
                 }
             }
-            let Some(group) = self.queue.take_group(GROUP_ROWS, GROUP_BYTES).await else { break };
-            self.append(group).await;
+            if !self.queue.filled().await {
+                break;
+            }
+            if self.session_answers().await {
+                let group = self.queue.take_group(GROUP_ROWS, GROUP_BYTES);
+                self.append(group).await;
+                self.last_used = Instant::now();
+            }
         }
         if let Some(session) = self.session.take() {
             session.close().await;
@@ -184,9 +203,22 @@ impl Writer {
         Ok(session)
     }
 
+    /// A connection that broke while it was idle would make the outcome of the first call on it
+    /// unknown, which would be told in `SETTLE_DEADLINE` and in doubt instead of soon and for certain.
+    async fn session_answers(&mut self) -> bool {
+        if self.last_used.elapsed() < IDLE && self.database.is_up() {
+            return true;
+        }
+        let Some(session) = &mut self.session else { return false };
+        let Err(error) = session.ping().await else { return true };
+        info!(error = error.summary(), "the writer's connection broke while it was idle");
+        self.session = None;
+        false
+    }
+
     /// Appends a group; halves it when Postgres refuses a row of it, until the row stands alone.
     async fn append(&mut self, group: Vec<Waiting>) {
-        let mut parts = vec![group];
+        let mut parts = if group.is_empty() { Vec::new() } else { vec![group] };
         while let Some(mut group) = parts.pop() {
             match self.commit(&group).await {
                 Ok(appended) => self.answer(group, appended),
@@ -247,19 +279,26 @@ impl Writer {
                 self.session = Some(session);
                 return Err(SendError::Refused(error.summary()));
             }
-            warn!(error = error.summary(), "an append broke off; looking for its outcome");
-            let (fresh, found) = self.settle(session, tail, give_up).await.ok_or_else(|| {
-                error!("the outcome of an append could not be found out in time");
-                self.count_settled("unknown");
-                SendError::OutcomeUnknown
-            })?;
-            if let Some(appended) = found {
-                self.count_settled("stored");
-                self.session = Some(fresh);
-                return Ok(appended);
-            }
-            self.count_settled("absent");
-            session = self.free_lane(fresh, &state).await;
+            session = if state == LOCK_NOT_AVAILABLE {
+                // Postgres answered: nothing to look for. Settling would turn into doubt at the end.
+                warn!(error = error.summary(), "an append could not have the lane");
+                self.free_lane(session).await
+            } else {
+                warn!(error = error.summary(), "an append broke off; looking for its outcome");
+                let settled = self.settle(session, tail, give_up).await;
+                let (fresh, found) = settled.ok_or_else(|| {
+                    error!("the outcome of an append could not be found out in time");
+                    self.count_settled("unknown");
+                    SendError::OutcomeUnknown
+                })?;
+                if let Some(appended) = found {
+                    self.count_settled("stored");
+                    self.session = Some(fresh);
+                    return Ok(appended);
+                }
+                self.count_settled("absent");
+                fresh
+            };
             if Instant::now() >= give_up || is_refusal(&state) {
                 self.session = Some(session);
                 return Err(if state == LOCK_NOT_AVAILABLE {
@@ -302,20 +341,18 @@ impl Writer {
     }
 
     /// After a lock timeout: whoever stopped while holding the lane must not stop everyone.
-    async fn free_lane(&mut self, mut session: Session, state: &str) -> Session {
-        if state == LOCK_NOT_AVAILABLE {
-            match session.end_stale_lane_holder().await {
-                Ok(Some(holder)) => {
-                    self.metrics.lane_holders_ended.inc();
-                    warn!(
-                        backend_pid = holder.pid,
-                        "ended a session that had held the lane for over 5 s"
-                    );
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    warn!(error = error.summary(), "could not look for a stopped lane holder")
-                }
+    async fn free_lane(&mut self, mut session: Session) -> Session {
+        match session.end_stale_lane_holder().await {
+            Ok(Some(holder)) => {
+                self.metrics.lane_holders_ended.inc();
+                warn!(
+                    backend_pid = holder.pid,
+                    "ended a session that had held the lane for over 5 s"
+                );
+            }
+            Ok(None) => {}
+            Err(error) => {
+                warn!(error = error.summary(), "could not look for a stopped lane holder")
             }
         }
         session

@@ -1,6 +1,7 @@
 //! Keeps web pages out that have no business here, while nothing else can: there is no
 //! authentication yet.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 
 use axum::extract::{Request, State};
@@ -18,18 +19,13 @@ use crate::error::{Kind, Problem};
 /// no preflight when it is text/plain, so CORS does not stop it.
 pub(super) async fn guard(State(server): State<Server>, request: Request, next: Next) -> Response {
     let config = &server.inner.config;
-    let host = host(&request);
-    if config.listen.ip().is_loopback()
-        && let Some(host) = &host
-        && !names_this_machine(host)
-    {
-        return Kind::ForeignHost
-            .because(format!(
-                "The host {host} is not localhost, 127.0.0.0/8 or [::1], and this server listens on loopback only: \
-                 use one of these, or have your proxy set the Host header."
-            ))
-            .into_response();
-    }
+    let on_loopback = config.listen.ip().is_loopback();
+    let host = match host(&request) {
+        Ok(Some(host)) if on_loopback && !names_this_machine(&host) => return refuse_host(&host),
+        Ok(host) => host,
+        Err(unreadable) if on_loopback => return refuse_host(&unreadable),
+        Err(_) => None,
+    };
     if request.method() == Method::POST
         && let Err(problem) = check_origin(request.headers(), host.as_ref(), &config.cors_origins)
     {
@@ -38,10 +34,28 @@ pub(super) async fn guard(State(server): State<Server>, request: Request, next: 
     next.run(request).await
 }
 
-/// HTTP/2 has it in the URI. Absent (HTTP/1.0) it cannot come from a browser.
-fn host(request: &Request) -> Option<Authority> {
-    let header = || request.headers().get(header::HOST)?.to_str().ok()?.parse().ok();
-    request.uri().authority().cloned().or_else(header)
+fn refuse_host(host: &dyn Display) -> Response {
+    Kind::ForeignHost
+        .because(format!(
+            "The host {host} is not localhost, 127.0.0.0/8 or [::1], and this server listens on loopback only: \
+             use one of these, or have your proxy set the Host header."
+        ))
+        .into_response()
+}
+
+/// HTTP/2 has it in the URI. Absent (HTTP/1.0) or empty it cannot come from a browser; one that
+/// cannot be read is not taken for absent.
+fn host(request: &Request) -> Result<Option<Authority>, String> {
+    if let Some(host) = request.uri().authority() {
+        return Ok(Some(host.clone()));
+    }
+    match request.headers().get(header::HOST) {
+        Some(host) if !host.is_empty() => match host.to_str().map(str::parse) {
+            Ok(Ok(host)) => Ok(Some(host)),
+            _ => Err(format!("{host:?}")),
+        },
+        _ => Ok(None),
+    }
 }
 
 fn names_this_machine(host: &Authority) -> bool {

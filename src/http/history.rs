@@ -2,12 +2,13 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::Uri;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::Server;
-use super::params::{Addressee, Params, parse_app};
+use super::params::{Addressee, Params, last_name_is_unreadable, parse_app};
 use crate::address::Audience;
 use crate::error::{Kind, Problem};
 use crate::event_id::EventId;
@@ -108,7 +109,7 @@ pub(super) async fn history(
     };
     let before = params.take_id("before")?;
     let after = params.take_id("after")?;
-    params.end("limit, order, before, after (later)")?;
+    params.end("limit, order, before, after", &["topics", "state"])?;
 
     let audiences = addressee.audiences();
     let query =
@@ -143,11 +144,15 @@ pub(super) async fn history(
 pub(super) async fn notification(
     State(server): State<Server>,
     path: Result<Path<(String, String)>, axum::extract::rejection::PathRejection>,
+    uri: Uri,
     params: Params,
 ) -> Result<Json<NotificationBody>, Problem> {
-    params.end("none")?;
+    params.end("none", &[])?;
     let Ok(Path((app, id))) = path else {
-        return Err(Kind::InvalidApp.because("The path is not UTF-8 after percent-decoding."));
+        return Err(match last_name_is_unreadable(&uri) {
+            true => Kind::NotFound.because("There is no such notification: the id is not a ULID."),
+            false => Kind::InvalidApp.because("The app is not UTF-8 after percent-decoding."),
+        });
     };
     let app = parse_app(&app)?;
     let missing = |why: &str| {

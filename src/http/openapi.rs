@@ -2,7 +2,7 @@
 
 use axum::Router;
 use utoipa::OpenApi;
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::Server;
 use crate::error::{Kind, Problem, ProblemBody};
@@ -26,7 +26,9 @@ pub(super) fn document() -> utoipa::openapi::OpenApi {
 
 /// `/openapi.json` and `/docs`.
 pub(super) fn docs(document: utoipa::openapi::OpenApi) -> Router<Server> {
-    SwaggerUi::new("/docs").url("/openapi.json", document).into()
+    // Without this the page sends the document to a service on the net for a badge.
+    let config = Config::default().validator_url("none");
+    SwaggerUi::new("/docs").url("/openapi.json", document).config(config).into()
 }
 
 /// The answer for what the contract promises for a later version.

@@ -3,6 +3,7 @@
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path, RawQuery};
+use axum::http::Uri;
 use axum::http::request::Parts;
 
 use crate::address::{App, Audience, User};
@@ -29,20 +30,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Addressee {
         let path: Result<Path<(String, String)>, PathRejection> =
             Path::from_request_parts(parts, state).await;
         let Ok(Path((app, user))) = path else {
-            // The one thing that can fail: which of the two names it is in shows in the raw path.
-            let mut names = parts
-                .uri
-                .path()
-                .rsplit('/')
-                .map(|raw| percent_encoding::percent_decode_str(raw).decode_utf8().is_err());
-            let in_user = names.next().unwrap_or(false);
-            return Err(match in_user {
+            return Err(match last_name_is_unreadable(&parts.uri) {
                 true => Kind::InvalidUser.because("The user is not UTF-8 after percent-decoding."),
                 false => Kind::InvalidApp.because("The app is not UTF-8 after percent-decoding."),
             });
         };
         Ok(Addressee { app: parse_app(&app)?, user: parse_user(&user)? })
     }
+}
+
+/// Not being UTF-8 is the one thing that a path can fail by; this tells which name it is in.
+pub(super) fn last_name_is_unreadable(uri: &Uri) -> bool {
+    let last = uri.path().rsplit('/').next().unwrap_or_default();
+    percent_encoding::percent_decode_str(last).decode_utf8().is_err()
 }
 
 pub(super) fn parse_app(text: &str) -> Result<App, Problem> {
@@ -96,20 +96,16 @@ impl Params {
         self.take(name).map(|text| parse_cursor(name, &text)).transpose()
     }
 
-    /// Refuses what nobody took. `_` is what pages add against caches.
-    pub(super) fn end(self, known: &str) -> Result<(), Problem> {
+    /// Refuses what nobody took; `later` is in the contract, but not built. `_` is what pages add
+    /// against caches.
+    pub(super) fn end(self, known: &str, later: &[&str]) -> Result<(), Problem> {
         match self.given.iter().find(|(name, _)| name != "_") {
             None => Ok(()),
-            Some((name, _))
-                if ["topics", "format", "state"].contains(&name.as_str())
-                    && known.contains("(later)") =>
-            {
+            Some((name, _)) if later.contains(&name.as_str()) => {
                 Err(super::openapi::not_yet(&format!("The parameter {name}")))
             }
-            Some((name, _)) => Err(Kind::UnknownParameter.because(format!(
-                "There is no parameter {name}: this route has {}.",
-                known.trim_end_matches(" (later)")
-            ))),
+            Some((name, _)) => Err(Kind::UnknownParameter
+                .because(format!("There is no parameter {name}: this route has {known}."))),
         }
     }
 }

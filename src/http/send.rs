@@ -65,7 +65,7 @@ pub(super) async fn send(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    params.end("none")?;
+    params.end("none", &[])?;
     if headers.contains_key("idempotency-key") {
         return Err(super::openapi::not_yet("The header Idempotency-Key"));
     }

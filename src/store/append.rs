@@ -11,6 +11,9 @@ use super::{QUERY_DEADLINE, Store, StoreError, within};
 use crate::event_id::EventId;
 use crate::notification::NewNotification;
 
+/// Short: the sends that wait meanwhile have a few seconds' patience.
+const PING_DEADLINE: Duration = Duration::from_secs(2);
+
 /// What an append did.
 #[derive(Clone, Copy, Debug)]
 pub struct Appended {
@@ -194,6 +197,11 @@ impl Session {
             Ok(ended.map(|row| LaneHolder { pid: row.pid }))
         })
         .await
+    }
+
+    /// Finds out whether the connection lives.
+    pub async fn ping(&mut self) -> Result<(), StoreError> {
+        within(PING_DEADLINE, self.conn.ping()).await
     }
 
     /// Says goodbye to the database.

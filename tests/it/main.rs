@@ -1,13 +1,28 @@
 //! The integration tests: one binary, one cluster, a database per test, no sleeps, no retries.
 
+#![expect(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a test fails where its expectation ends; and nothing is outside of this crate"
+)]
+
 mod cuts;
 mod durability;
 mod eventsource;
 mod guard;
 mod harness;
+mod history;
+mod operations;
 mod order;
 mod private_postgres;
+mod problems;
 mod replay;
+mod schema;
+mod send;
 mod shutdown;
 mod slow;
 mod start;
+mod streams;
+mod subscribe;
+mod unavailable;
+mod writer;

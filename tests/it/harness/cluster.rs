@@ -139,4 +139,92 @@ impl TestDatabase {
         pool.close().await;
         count
     }
+
+    /// Runs SQL past the server.
+    pub async fn run(&self, sql: &str) {
+        let mut conn = PgConnection::connect(&self.url).await.expect("the test database");
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut conn).await.expect(sql);
+        conn.close().await.expect("an orderly end");
+    }
+
+    /// The one value of the one row that a query gives.
+    pub async fn value<T>(&self, sql: &str) -> T
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
+    {
+        let mut conn = PgConnection::connect(&self.url).await.expect("the test database");
+        let value = sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
+            .fetch_one(&mut conn)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
+        conn.close().await.expect("an orderly end");
+        value
+    }
+
+    /// Appends one group as another instance would; the audience in the form of the column.
+    pub async fn append(&self, app: &str, audience: &str, datas: &[&str]) {
+        let mut conn = PgConnection::connect(&self.url).await.expect("the test database");
+        let column = |text: &str| vec![text.to_owned(); datas.len()];
+        sqlx::query(
+            "call tidings.append($1, $2, array_fill(null::text, array[cardinality($3)]), $3, 7,
+                9e15::bigint, null, null, null, null)",
+        )
+        .bind(column(app))
+        .bind(column(audience))
+        .bind(datas)
+        .execute(&mut conn)
+        .await
+        .expect("an append");
+        conn.close().await.expect("an orderly end");
+    }
+}
+
+/// The lane, held by a session of the test in an open transaction.
+pub struct Lane {
+    session: PgConnection,
+}
+
+impl Lane {
+    pub async fn hold(database: &TestDatabase) -> Lane {
+        let mut session = PgConnection::connect(&database.url).await.expect("the test database");
+        let take = "begin; select pg_advisory_xact_lock(7463, 1)";
+        sqlx::raw_sql(take).execute(&mut session).await.expect("the lane");
+        Lane { session }
+    }
+
+    /// Waits until an append waits for the lane.
+    pub async fn is_wanted(&mut self) {
+        self.has_waiter("waitstart is not null").await;
+    }
+
+    /// Waits until one waits that began a second after the lane was taken: the wait that began at
+    /// once is over.
+    pub async fn is_wanted_again(&mut self) {
+        // now() is when the holder's transaction began.
+        self.has_waiter("waitstart > now() + interval '1 second'").await;
+    }
+
+    async fn has_waiter(&mut self, condition: &str) {
+        let waiter = format!(
+            "select exists (select from pg_locks
+            where locktype = 'advisory' and classid = 7463 and objid = 1 and not granted
+              and database = (select oid from pg_database where datname = current_database())
+              and {condition})"
+        );
+        super::eventually("an append waits for the lane", async || {
+            let waiter = sqlx::query_scalar(AssertSqlSafe(waiter.clone()));
+            waiter.fetch_one(&mut self.session).await.expect("the session lives")
+        })
+        .await;
+    }
+
+    /// The session still lives.
+    pub async fn is_held(&mut self) -> bool {
+        sqlx::query("select 1").execute(&mut self.session).await.is_ok()
+    }
+
+    /// Lets the appends go on.
+    pub async fn give_back(mut self) {
+        sqlx::query("commit").execute(&mut self.session).await.expect("the session still lives");
+    }
 }

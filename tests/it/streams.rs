@@ -1,0 +1,209 @@
+//! A stream as HTTP: its headers, HTTP/2, and staying open while the database is away.
+
+use std::time::Duration;
+
+use crate::harness::{
+    DEADLINE, DatabaseProxy, Frame, Request, SseClient, TestApp, TestDatabase, eventually,
+};
+
+const SUBSCRIBE: &str = "/api/notifications/subscribe/shop/ada";
+
+#[tokio::test]
+async fn the_headers_are_those_of_the_contract_whatever_the_client_accepts() {
+    let app = TestApp::start().await;
+    let encodings = ("Accept-Encoding", "gzip, deflate, br, zstd");
+    for headers in
+        [&[encodings, ("Accept", "text/event-stream")][..], &[encodings], &[("Accept", "*/*")]]
+    {
+        let client = SseClient::request(app.address, SUBSCRIBE, headers).await;
+        assert_eq!(client.status, 200);
+        for expected in [
+            "content-type: text/event-stream",
+            "cache-control: no-cache, no-transform",
+            "x-accel-buffering: no",
+        ] {
+            assert!(client.headers.lines().any(|line| line == expected), "{}", client.headers);
+        }
+        assert!(!client.headers.contains("content-encoding"), "{}", client.headers);
+    }
+}
+
+#[tokio::test]
+async fn head_answers_the_headers_and_opens_no_stream() {
+    let app = TestApp::start().await;
+    let answer = Request::new("HEAD", SUBSCRIBE).send(app.address).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("content-type"), Some("text/event-stream"));
+    assert_eq!(answer.header("cache-control"), Some("no-cache, no-transform"));
+    assert_eq!(answer.body, b"");
+    assert_eq!(app.metric("tidings_subscriptions").await, 0.0);
+}
+
+/// A stream over HTTP/2.
+struct Http2Stream {
+    response: reqwest::Response,
+    text: String,
+}
+
+impl Http2Stream {
+    async fn open(client: &reqwest::Client, app: &TestApp, to: &str) -> Http2Stream {
+        let url = app.url(&format!("/api/notifications/subscribe/{to}"));
+        let response = client.get(url).header("accept", "text/event-stream").send().await.unwrap();
+        assert_eq!(
+            (response.version(), response.status().as_u16()),
+            (reqwest::Version::HTTP_2, 200)
+        );
+        let mut stream = Http2Stream { response, text: String::new() };
+        stream.read_to("event: tidings.live\n").await;
+        stream
+    }
+
+    async fn read_to(&mut self, text: &str) {
+        let read = async {
+            while !self.text.contains(text) {
+                let chunk = self.response.chunk().await.unwrap().expect("the stream goes on");
+                self.text.push_str(std::str::from_utf8(&chunk).unwrap());
+            }
+        };
+        tokio::time::timeout(DEADLINE, read).await.expect("in time");
+    }
+}
+
+#[tokio::test]
+async fn many_streams_share_one_http_2_connection() {
+    let app = TestApp::start().await;
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let before = app.metric("tidings_connections").await;
+    let mut streams = Vec::new();
+    for user in 0..20 {
+        streams.push(Http2Stream::open(&client, &app, &format!("shop/{user}")).await);
+    }
+    assert_eq!(app.metric("tidings_connections").await, before + 1.0);
+
+    for (user, stream) in streams.iter_mut().enumerate() {
+        let sent = app.send(&format!("shop/{user}"), &user.to_string()).await;
+        stream.read_to(&format!("id: {}\ndata: {user}\n\n", sent.id)).await;
+    }
+    for stream in streams {
+        let of_own = stream.text.matches("\ndata: ").filter(|_| true).count();
+        let controls = stream.text.matches("event: tidings.").count();
+        assert_eq!(of_own, controls + 1, "one notification each: {}", stream.text);
+    }
+}
+
+#[tokio::test]
+async fn a_send_over_http_2_passes_the_same_checks() {
+    let app = TestApp::start().await;
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let url = app.url("/api/notifications/send/shop/ada");
+    let send =
+        || client.post(&url).header("content-type", "text/plain").body("hello").timeout(DEADLINE);
+    assert_eq!(send().send().await.unwrap().status(), 201);
+    let foreign = send().header("origin", "https://evil.example").send().await.unwrap();
+    assert_eq!(foreign.status(), 403);
+    assert_eq!(app.database.count().await, 1);
+}
+
+/// The next ping that says this of the database.
+async fn ping_that_says(client: &mut SseClient, database: &str) -> Frame {
+    loop {
+        let ping = client.until("tidings.ping").await.1;
+        if ping.json()["database"] == database {
+            return ping;
+        }
+    }
+}
+
+async fn app_behind_a_proxy() -> (TestDatabase, DatabaseProxy, TestApp) {
+    let database = TestDatabase::new().await;
+    let proxy = DatabaseProxy::to(&database).await;
+    let app = TestApp::on(proxy.database(), |_| {}).await;
+    (database, proxy, app)
+}
+
+#[tokio::test]
+async fn a_stream_outlives_the_absence_of_the_database_and_misses_nothing() {
+    let (database, proxy, app) = app_behind_a_proxy().await;
+    let seen = app.send("shop/ada", "1").await;
+    let mut client = app.subscribe("shop/ada").await;
+    proxy.take_away();
+    let ping = ping_that_says(&mut client, "unreachable").await;
+    assert_eq!(ping.id(), seen.id, "its position does not move");
+    database.append("shop", "user:ada", &["2", "3"]).await;
+
+    proxy.bring_back();
+
+    client.expect(&database.ids("shop", "user:ada").await[1..]).await;
+    ping_that_says(&mut client, "up").await;
+    client.expect_silence().await;
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_while_the_database_is_away_is_ready_at_once_and_waits() {
+    let (database, proxy, app) = app_behind_a_proxy().await;
+    let seen = app.send("shop/ada", "1").await;
+    let missed = app.send_many("shop/ada", 3).await;
+    proxy.take_away();
+
+    let mut client = app.subscribe_after("shop/ada", &seen).await;
+    let ready = client.next().await;
+    assert!(ready.is("tidings.ready"), "{ready:?}");
+    assert_eq!(ready.id(), seen.id);
+    assert_eq!(ping_that_says(&mut client, "unreachable").await.id(), seen.id);
+    proxy.bring_back();
+
+    client.expect(&missed).await;
+    assert_eq!(client.until("tidings.live").await.1.json()["replayed"], 3);
+    assert_eq!(database.count().await, 4);
+}
+
+#[tokio::test]
+async fn a_stream_whose_start_is_not_known_yet_pings_without_an_id() {
+    let (_database, proxy, app) = app_behind_a_proxy().await;
+    app.send("shop/ada", "1").await;
+    proxy.take_away();
+    let mut client = SseClient::connect(app.address, SUBSCRIBE, None).await;
+    let ping = client.next().await;
+    assert!(ping.is("tidings.ping"), "{ping:?}");
+    assert_eq!(ping.id, None);
+    proxy.bring_back();
+
+    assert!(client.next_but_pings().await.is("tidings.ready"));
+    client.until("tidings.live").await;
+    let next = app.send("shop/ada", "2").await;
+    client.expect([next]).await;
+}
+
+#[tokio::test]
+async fn a_frozen_database_is_noticed_and_said() {
+    let (_database, proxy, app) = app_behind_a_proxy().await;
+    let mut client = app.subscribe("shop/ada").await;
+    proxy.freeze();
+    ping_that_says(&mut client, "unreachable").await;
+    proxy.bring_back();
+    ping_that_says(&mut client, "up").await;
+    let next = app.send("shop/ada", "1").await;
+    client.expect([next]).await;
+}
+
+#[tokio::test]
+async fn a_server_whose_database_was_never_there_takes_streams_and_serves_them_later() {
+    let database = TestDatabase::new().await;
+    database.append("shop", "user:ada", &["1"]).await;
+    let proxy = DatabaseProxy::to(&database).await;
+    proxy.take_away();
+    let app = TestApp::launch(proxy.database(), |_| {}).await;
+    let zero = "00000000000000000000000000";
+    let mut client = app.subscribe_after("shop/ada", zero).await;
+    assert_eq!(client.next().await.id(), zero);
+    assert_eq!(ping_that_says(&mut client, "unreachable").await.id(), zero);
+    proxy.bring_back();
+
+    client.expect(database.ids("shop", "user:ada").await).await;
+    eventually("it is ready", async || {
+        tokio::time::timeout(Duration::from_secs(1), app.get("/readyz"))
+            .await
+            .is_ok_and(|answer| answer.is_ok_and(|answer| answer.status() == 200))
+    })
+    .await;
+}
