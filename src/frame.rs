@@ -44,9 +44,9 @@ pub enum Goodbye {
 /// A notification: the same bytes live, replayed, and on every instance.
 pub fn notification(into: &mut String, id: EventId, event: Option<&str>, data: &str) {
     into.reserve(26 + event.map_or(0, |event| event.len() + 8) + data.len() + 16);
-    let _ = write!(into, "id: {id}\n");
+    let _ = writeln!(into, "id: {id}");
     if let Some(event) = event {
-        let _ = write!(into, "event: {event}\n");
+        let _ = writeln!(into, "event: {event}");
     }
     into.push_str("data: ");
     into.push_str(data);

@@ -55,7 +55,7 @@ async fn a_page_is_complete_up_to_the_audience_that_was_cut_first() {
     let seen = app.send("shop/ada", "0").await;
     let pool = database.pool().await;
     for (audience, rows) in [("user:ada", 1200), ("everyone", 1)] {
-        for chunk in 0..(rows + 399) / 400 {
+        for chunk in 0..usize::div_ceil(rows, 400) {
             let size = if rows == 1 { 1 } else { 400 };
             let column = |text: &str| vec![text.to_owned(); size];
             let numbers: Vec<String> = (0..size).map(|n| (chunk * 400 + n).to_string()).collect();

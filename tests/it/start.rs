@@ -11,7 +11,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::harness::{
-    API, DEADLINE, Proxy, ServerProcess, TestApp, TestDatabase, eventually, http_client,
+    DEADLINE, Proxy, ServerProcess, TestApp, TestDatabase, eventually, http_client,
 };
 use crate::private_postgres::harness::Folder;
 
@@ -33,7 +33,7 @@ async fn what_serve_prints_works_as_printed() {
     let [subscribe, send, history] = lines_with(&banner, "curl ")[..] else { panic!("{banner}") };
     let [psql] = lines_with(&banner, "psql ")[..] else { panic!("{banner}") };
 
-    let mut stream = shell(subscribe).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stream = shell(subscribe).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut stream_lines = BufReader::new(stream.stdout.take().unwrap()).lines();
     until(&mut stream_lines, "event: tidings.live").await;
     let sent: Value = serde_json::from_slice(&output(shell(send)).await.stdout).unwrap();
@@ -45,6 +45,7 @@ async fn what_serve_prints_works_as_printed() {
     let psql = psql.strip_prefix("SQL: ").unwrap();
     let count = shell(&format!("{psql} -XAtc 'select count(*) from tidings.notification'"));
     assert_eq!(String::from_utf8_lossy(&output(count).await.stdout), "1\n");
+    stream.kill().await.unwrap();
     stop(server).await;
 }
 

@@ -118,7 +118,8 @@ async fn a_stream_asked_for_while_draining_is_sent_to_another_server() {
     assert_eq!(answer.status, 200);
     let goodbye = "event: tidings.goodbye\ndata: {\"reason\":\"shutdown\"}\n\n";
     let retry = answer.text().strip_suffix(goodbye).and_then(|text| text.strip_prefix("retry: "));
-    let retry: u64 = retry.expect(answer.text()).trim_end().parse().unwrap();
+    let retry: u64 =
+        retry.unwrap_or_else(|| panic!("{}", answer.text())).trim_end().parse().unwrap();
     assert!((500..=1500).contains(&retry), "{retry}");
 }
 
