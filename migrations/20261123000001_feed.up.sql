@@ -77,6 +77,11 @@ create index notification_replay on tidings.notification (app, audience, id);
 create table tidings.notification_open
     partition of tidings.notification for values from (minvalue) to (maxvalue);
 
+-- Where most rows are for everyone, the statistics take every audience for one of a few big ones, and
+-- the planner walks the primary key past the rows of all others to find a user's ten. So each
+-- partition is told that an audience has ten rows, which leaves it notification_replay alone.
+alter table tidings.notification_open alter column audience set (n_distinct = -0.1);
+
 -- Appends one group of notifications and commits. The lane, an advisory lock held from here to the
 -- commit, makes the order of ids the order of commits. Under it nothing waits: insert only, no row
 -- that another session may hold. The commit is inside, so that a client that freezes between its
@@ -161,8 +166,10 @@ begin
         if holds_rows then
             execute format('alter table tidings.notification_open rename to %I', part);
             create table tidings.notification_open (like tidings.notification including all);
+            alter table tidings.notification_open alter column audience set (n_distinct = -0.1);
         else
             execute format('create table tidings.%I (like tidings.notification including all)', part);
+            execute format('alter table tidings.%I alter column audience set (n_distinct = -0.1)', part);
         end if;
         next_bound := tidings.first_id_of(day);
         execute format('alter table tidings.notification attach partition tidings.%I
@@ -176,6 +183,7 @@ begin
         day := day + 1;
         next_bound := tidings.first_id_of(day);
         execute format('create table tidings.%I (like tidings.notification including all)', part);
+        execute format('alter table tidings.%I alter column audience set (n_distinct = -0.1)', part);
         execute format('alter table tidings.notification attach partition tidings.%I
             for values from (%s) to (%L)', part, lower_bound, next_bound);
         lower_bound := quote_literal(next_bound);

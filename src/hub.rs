@@ -40,7 +40,7 @@ struct State {
     ring: VecDeque<(AudienceKey, Arc<Event>)>,
     bytes: usize,
     audiences: HashMap<AudienceKey, AudienceEntry>,
-    by_name: HashMap<App, HashMap<String, AudienceKey>>,
+    by_name: HashMap<App, HashMap<Arc<str>, AudienceKey>>,
     next_key: AudienceKey,
 }
 
@@ -49,6 +49,8 @@ type AudienceKey = u64;
 
 #[derive(Debug)]
 struct AudienceEntry {
+    app: App,
+    name: Arc<str>,
     /// Events up to here may be missing below.
     floor: EventId,
     events: VecDeque<Arc<Event>>,
@@ -116,7 +118,7 @@ impl Hub {
             }
             state.position = row.id;
             let Some(&key) =
-                state.by_name.get(row.app.as_str()).and_then(|app| app.get(&row.audience))
+                state.by_name.get(row.app.as_str()).and_then(|app| app.get(row.audience.as_str()))
             else {
                 continue;
             };
@@ -147,10 +149,9 @@ impl Hub {
     pub fn join(self: &Arc<Hub>, app: &App, audiences: &[Audience]) -> Membership {
         let wake = Arc::new(Notify::new());
         let mut state = self.state();
-        let names: Vec<String> = audiences.iter().map(Audience::to_sql).collect();
-        let keys = names.iter().map(|name| state.join(app, name, wake.clone())).collect();
+        let keys = audiences.iter().map(|a| state.join(app, a.to_sql(), wake.clone())).collect();
         let counted = Held::new(&self.metrics.subscriptions, 1);
-        Membership { hub: self.clone(), app: app.clone(), names, keys, wake, _counted: counted }
+        Membership { hub: self.clone(), keys, wake, _counted: counted }
     }
 }
 
@@ -175,19 +176,28 @@ impl State {
         }
     }
 
-    fn join(&mut self, app: &App, name: &str, wake: Arc<Notify>) -> AudienceKey {
+    fn join(&mut self, app: &App, name: String, wake: Arc<Notify>) -> AudienceKey {
         let names = self.by_name.entry(app.clone()).or_default();
-        let key = *names.entry(name.to_owned()).or_insert_with(|| {
-            self.next_key += 1;
-            self.next_key
-        });
-        let floor = self.position;
-        let new = || AudienceEntry { floor, events: VecDeque::new(), members: Vec::new() };
-        self.audiences.entry(key).or_insert_with(new).members.push(wake);
-        key
+        if let Some(key) = names.get(name.as_str()) {
+            let audience = self.audiences.get_mut(key).expect("a name leaves with its audience");
+            audience.members.push(wake);
+            return *key;
+        }
+        self.next_key += 1;
+        let name: Arc<str> = name.into();
+        names.insert(name.clone(), self.next_key);
+        let audience = AudienceEntry {
+            app: app.clone(),
+            name,
+            floor: self.position,
+            events: VecDeque::new(),
+            members: vec![wake],
+        };
+        self.audiences.insert(self.next_key, audience);
+        self.next_key
     }
 
-    fn leave(&mut self, app: &App, name: &str, key: AudienceKey, wake: &Arc<Notify>) {
+    fn leave(&mut self, key: AudienceKey, wake: &Arc<Notify>) {
         let Some(audience) = self.audiences.get_mut(&key) else { return };
         if let Some(at) = audience.members.iter().position(|member| Arc::ptr_eq(member, wake)) {
             audience.members.swap_remove(at);
@@ -195,11 +205,11 @@ impl State {
         if !audience.members.is_empty() {
             return;
         }
-        self.audiences.remove(&key);
-        if let Some(names) = self.by_name.get_mut(app) {
-            names.remove(name);
+        let Some(AudienceEntry { app, name, .. }) = self.audiences.remove(&key) else { return };
+        if let Some(names) = self.by_name.get_mut(&app) {
+            names.remove(&name);
             if names.is_empty() {
-                self.by_name.remove(app);
+                self.by_name.remove(&app);
             }
         }
     }
@@ -209,9 +219,7 @@ impl State {
 #[derive(Debug)]
 pub struct Membership {
     hub: Arc<Hub>,
-    app: App,
-    names: Vec<String>,
-    keys: Vec<AudienceKey>,
+    keys: Box<[AudienceKey]>,
     wake: Arc<Notify>,
     _counted: Held,
 }
@@ -285,8 +293,139 @@ fn join(events: &[Arc<Event>]) -> Bytes {
 impl Drop for Membership {
     fn drop(&mut self) {
         let mut state = self.hub.state();
-        for (name, key) in self.names.iter().zip(&self.keys) {
-            state.leave(&self.app, name, *key, &self.wake);
+        for key in &self.keys {
+            state.leave(*key, &self.wake);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::User;
+
+    fn hub(ring_bytes: usize) -> Arc<Hub> {
+        Arc::new(Hub::new(ring_bytes, Arc::default()))
+    }
+
+    fn app() -> App {
+        App::try_from("shop").unwrap()
+    }
+
+    fn ada() -> Audience {
+        Audience::User(User::try_from("ada").unwrap())
+    }
+
+    fn id(position: i64) -> EventId {
+        EventId::at(position, 0, 7)
+    }
+
+    fn row(position: i64, app: &str, audience: &Audience) -> Notification {
+        Notification {
+            id: id(position),
+            app: app.to_owned(),
+            audience: audience.to_sql(),
+            event: None,
+            data: position.to_string(),
+            created_at: chrono::DateTime::UNIX_EPOCH,
+        }
+    }
+
+    /// The positions in the frames, and up to where they are complete; `None` when behind.
+    fn take(membership: &Membership, cursor: EventId) -> Option<(Vec<i64>, EventId)> {
+        let Taken::Frames { bytes, complete_to } = membership.take(cursor) else { return None };
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let positions = text.lines().filter_map(|line| line.strip_prefix("data: ")?.parse().ok());
+        Some((positions.collect(), complete_to))
+    }
+
+    #[test]
+    fn a_member_gets_its_audiences_merged_in_id_order_and_nothing_else() {
+        let hub = hub(1 << 20);
+        let member = hub.join(&app(), &[ada(), Audience::Everyone]);
+        let bob = Audience::User(User::try_from("bob").unwrap());
+        hub.dispatch(&[
+            row(1, "shop", &Audience::Everyone),
+            row(2, "shop", &ada()),
+            row(3, "shop", &bob),
+            row(4, "other", &ada()),
+            row(5, "shop", &Audience::Everyone),
+            row(6, "shop", &bob),
+        ]);
+        assert_eq!(take(&member, EventId::ZERO), Some((vec![1, 2, 5], id(6))));
+        assert_eq!(take(&member, id(2)), Some((vec![5], id(6))));
+        assert_eq!(take(&member, id(9)), Some((vec![], id(9))));
+    }
+
+    #[test]
+    fn a_row_that_both_sources_bring_is_dispatched_once() {
+        let hub = hub(1 << 20);
+        let member = hub.join(&app(), &[ada()]);
+        hub.dispatch(&[row(1, "shop", &ada()), row(2, "shop", &ada())]);
+        hub.dispatch(&[row(2, "shop", &ada()), row(3, "shop", &ada())]);
+        assert_eq!(take(&member, EventId::ZERO), Some((vec![1, 2, 3], id(3))));
+    }
+
+    #[test]
+    fn whoever_falls_off_the_ring_is_behind_and_the_ring_stays_in_its_bound() {
+        let hub = hub(10 * (EVENT_OVERHEAD + 50));
+        let member = hub.join(&app(), &[ada()]);
+        for position in 1..=100 {
+            hub.dispatch(&[row(position, "shop", &ada())]);
+            assert!(hub.state().bytes <= hub.ring_bytes);
+        }
+        assert_eq!(take(&member, EventId::ZERO), None);
+        let oldest = hub.state().ring.front().map(|(_, event)| event.id.position()).unwrap();
+        assert_eq!(take(&member, id(oldest - 2)), None);
+        let kept = (oldest..=100).collect();
+        assert_eq!(take(&member, id(oldest - 1)), Some((kept, id(100))));
+    }
+
+    #[test]
+    fn a_long_ring_is_taken_in_steps_that_are_complete() {
+        let hub = hub(1 << 20);
+        let member = hub.join(&app(), &[ada(), Audience::Everyone]);
+        let audience = |p| if p % 3 == 0 { Audience::Everyone } else { ada() };
+        let rows: Vec<_> = (1..=1000).map(|p| row(p, "shop", &audience(p))).collect();
+        hub.dispatch(&rows);
+        let (mut cursor, mut seen) = (EventId::ZERO, Vec::new());
+        while cursor < id(1000) {
+            let (positions, complete_to) = take(&member, cursor).unwrap();
+            assert!(complete_to > cursor);
+            seen.extend(positions);
+            cursor = complete_to;
+        }
+        assert_eq!(seen, (1..=1000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn rows_from_before_an_audience_joined_are_not_taken_for_complete() {
+        let hub = hub(1 << 20);
+        hub.dispatch(&[row(1, "shop", &ada())]);
+        let member = hub.join(&app(), &[ada()]);
+        assert_eq!(take(&member, EventId::ZERO), None);
+        assert_eq!(take(&member, id(1)), Some((vec![], id(1))));
+    }
+
+    #[test]
+    fn after_a_jump_everyone_below_it_is_behind() {
+        let hub = hub(1 << 20);
+        let member = hub.join(&app(), &[ada()]);
+        hub.dispatch(&[row(1, "shop", &ada())]);
+        hub.skip_to(id(50));
+        assert_eq!(take(&member, id(1)), None);
+        assert_eq!(take(&member, id(50)), Some((vec![], id(50))));
+    }
+
+    #[test]
+    fn the_last_one_to_leave_takes_the_audience_along() {
+        let hub = hub(1 << 20);
+        let (first, second) = (hub.join(&app(), &[ada()]), hub.join(&app(), &[ada()]));
+        drop(first);
+        hub.dispatch(&[row(1, "shop", &ada())]);
+        assert_eq!(take(&second, EventId::ZERO), Some((vec![1], id(1))));
+        drop(second);
+        let state = hub.state();
+        assert!(state.audiences.is_empty() && state.by_name.is_empty());
     }
 }

@@ -100,6 +100,8 @@ pub async fn run(
                 let _ = (&mut server).await;
                 sender.close();
                 let _ = (&mut writer).await;
+                // Nobody is left to read for, and their reads would fail on the closed pool.
+                background.iter().for_each(|task| task.abort());
                 database.store().close().await;
             });
             tokio::select! {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::address::App;
 use crate::metrics::Metrics;
@@ -35,6 +36,7 @@ impl Waiting {
 pub(crate) struct Queue {
     state: Mutex<State>,
     filled: Notify,
+    closed: CancellationToken,
     metrics: Arc<Metrics>,
 }
 
@@ -48,7 +50,12 @@ struct State {
 
 impl Queue {
     pub(crate) fn new(metrics: Arc<Metrics>) -> Queue {
-        Queue { state: Mutex::default(), filled: Notify::new(), metrics }
+        Queue {
+            state: Mutex::default(),
+            filled: Notify::new(),
+            closed: CancellationToken::new(),
+            metrics,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -117,6 +124,12 @@ impl Queue {
     pub(crate) fn close(&self) {
         self.state().closed = true;
         self.filled.notify_one();
+        self.closed.cancel();
+    }
+
+    /// Waits until it takes no more sends.
+    pub(crate) async fn closed(&self) {
+        self.closed.cancelled().await;
     }
 
     fn show(&self, state: &State) {

@@ -3,12 +3,15 @@
 //! ever on an open stream.
 
 use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::server::conn::http1;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::metrics::gauge::Gauge;
 use socket2::{SockRef, TcpKeepalive};
@@ -28,15 +31,17 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A peer that acknowledges nothing for this long is dead, as the kernel sees it.
 const DEAD_PEER: Duration = Duration::from_secs(60);
 const KEEPALIVE: Duration = Duration::from_secs(20);
-/// What may lie in a connection's buffer: more would only hide that its client does not read.
-const WRITE_BUFFER: usize = 8 << 10;
+/// What may lie in a connection's buffers. hyper allocates twice the smallest size for anything above
+/// it, for every idle stream; and more would only hide that a client does not read.
+const CONNECTION_BUFFER: usize = 8 << 10;
 /// Connections beyond the streams: sends, health checks, and streams that are refused.
 const SPARE_CONNECTIONS: usize = 128;
 
 /// Accepts connections until told to stop, then waits for them to end.
 pub struct Server {
     router: Router,
-    http: Builder<TokioExecutor>,
+    http1: http1::Builder,
+    http1_or_2: auto::Builder<TokioExecutor>,
     tasks: TaskTracker,
     max_connections: usize,
     gauge: Gauge,
@@ -45,18 +50,25 @@ pub struct Server {
 impl Server {
     /// A server for `router` with up to `max_streams` streams.
     pub fn new(router: Router, max_streams: usize, gauge: Gauge) -> Server {
-        let mut http = Builder::new(TokioExecutor::new());
-        http.http1()
+        let mut http1 = http1::Builder::new();
+        http1
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
-            .max_buf_size(WRITE_BUFFER);
-        http.http2()
+            .max_buf_size(CONNECTION_BUFFER);
+        let mut http1_or_2 = auto::Builder::new(TokioExecutor::new());
+        http1_or_2
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .max_buf_size(CONNECTION_BUFFER);
+        http1_or_2
+            .http2()
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE)
-            .max_send_buf_size(WRITE_BUFFER);
+            .max_send_buf_size(CONNECTION_BUFFER);
         let max_connections = max_streams.saturating_add(SPARE_CONNECTIONS);
-        Server { router, http, tasks: TaskTracker::new(), max_connections, gauge }
+        Server { router, http1, http1_or_2, tasks: TaskTracker::new(), max_connections, gauge }
     }
 
     /// Serves until `closing`; then takes no more connections, asks the open ones to end (HTTP/2 is
@@ -105,17 +117,35 @@ impl Server {
         let mut io = TimeoutStream::new(socket);
         io.set_write_timeout(Some(WRITE_TIMEOUT));
         let service = TowerToHyperService::new(self.router.clone());
-        let connection = self.http.serve_connection(TokioIo::new(Box::pin(io)), service);
-        tokio::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = closing.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        let io = TokioIo::new(Box::pin(io));
+        let ended = match first {
+            // HTTP/2 begins with PRI. What begins with another letter, a GET above all, is spared
+            // the room for both, which an idle stream would keep.
+            [b'P'] => {
+                let mut connection = Box::pin(self.http1_or_2.serve_connection(io, service));
+                drive(connection.as_mut(), closing).await
+            }
+            _ => {
+                let connection = pin!(self.http1.serve_connection(io, service));
+                drive(connection, closing).await.map_err(Into::into)
             }
         };
         if let Err(error) = ended {
             debug!(error, "a connection broke");
+        }
+    }
+}
+
+/// Runs a connection to its end, and asks it to end when the server closes.
+async fn drive<C: GracefulConnection>(
+    mut connection: Pin<&mut C>,
+    closing: CancellationToken,
+) -> Result<(), C::Error> {
+    tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = closing.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
         }
     }
 }

@@ -156,10 +156,16 @@ impl Writer {
 
     /// Appends until the queue is closed and empty.
     pub async fn run(mut self) {
-        self.database.prepared().await;
+        let queue = self.queue.clone();
         loop {
-            // First the connection: what is taken from the queue without one could not expire.
-            self.connect().await;
+            // First the connection: what is taken from the queue without one could not expire. Once
+            // the queue is closed nobody waits for an answer any more, so for none either.
+            if self.session.is_none() {
+                tokio::select! {
+                    () = self.connect() => {}
+                    () = queue.closed() => break,
+                }
+            }
             if !self.queue.filled().await {
                 break;
             }
@@ -175,6 +181,7 @@ impl Writer {
     }
 
     async fn connect(&mut self) {
+        self.database.prepared().await;
         let mut pause = SHORTEST_RETRY;
         while self.session.is_none() {
             match self.open_session().await {

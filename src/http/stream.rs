@@ -42,6 +42,8 @@ pub(super) struct OpenStreams {
 impl OpenStreams {
     /// Makes the body of a subscription.
     pub(super) fn open(&self, subscription: Subscription) -> EventStream {
+        // Boxed, because `unfold` has room for its state twice.
+        let subscription = Box::new(subscription);
         let bytes = futures_util::stream::unfold(subscription, async |mut subscription| {
             let bytes = subscription.next().await?;
             Some((bytes, subscription))

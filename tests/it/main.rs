@@ -6,14 +6,23 @@
     reason = "a test fails where its expectation ends; and nothing is outside of this crate"
 )]
 
+mod cuts;
+mod durability;
+mod eventsource;
+mod guard;
 mod harness;
 mod history;
 mod operations;
+mod order;
 mod private_postgres;
 mod problems;
 mod replay;
+mod routes;
 mod schema;
 mod send;
+mod shutdown;
+mod slow;
+mod start;
 mod streams;
 mod subscribe;
 mod unavailable;

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod deaths;
-mod harness;
+pub(crate) mod harness;
 mod life;
 mod one_owner;
 mod refusals;

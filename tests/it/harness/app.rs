@@ -60,7 +60,6 @@ impl TestApp {
 
     /// Another instance that need not become ready.
     pub async fn launch(database: TestDatabase, change: impl FnOnce(&mut Config)) -> TestApp {
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         // Short, because a ping is how a test knows that nothing else came.
@@ -70,8 +69,12 @@ impl TestApp {
         let shutdown = Shutdown::default();
         let (url, tokens) = (database.url.clone(), shutdown.clone());
         let ended = tokio::spawn(async move { tidings::run(config, &url, listener, tokens).await });
+<<<<<<< HEAD
+        TestApp { address, database, http: super::http_client(), shutdown, ended }
+=======
         let http = reqwest::Client::builder().timeout(super::DEADLINE).build().expect("a client");
         TestApp { address, database, http, shutdown, ended }
+>>>>>>> main
     }
 
     pub fn url(&self, path: &str) -> String {

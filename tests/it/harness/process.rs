@@ -43,7 +43,12 @@ impl ServerProcess {
 
     /// The same on a given address.
     pub async fn start_on(listen: &str, variables: &[(&str, &str)]) -> ServerProcess {
-        let mut command = ServerProcess::command(&["serve", "--listen", listen], variables);
+        ServerProcess::spawn(ServerProcess::command(&["serve", "--listen", listen], variables))
+            .await
+    }
+
+    /// Starts what [`ServerProcess::command`] made.
+    pub async fn spawn(mut command: Command) -> ServerProcess {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the program");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped above")).lines();
         let mut banner = Vec::new();
@@ -80,6 +85,23 @@ impl ServerProcess {
 
     pub fn pid(&self) -> i32 {
         self.child.id().expect("not reaped yet") as i32
+    }
+
+    /// What it holds in memory.
+    pub fn rss_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    /// The most that it ever held.
+    pub fn peak_rss_kib(&self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    fn status_kib(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("it runs, on Linux");
+        let value = status.lines().find_map(|line| line.strip_prefix(field)).expect("a field");
+        value.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {

@@ -1,12 +1,12 @@
 //! A TCP proxy that can hold a stream before a given text and cut connections with a reset.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Forwards every connection to one address.
@@ -19,9 +19,11 @@ struct Shared {
     target: SocketAddr,
     /// Bytes from the server stop in front of the frame that has this text.
     hold_before: Option<String>,
-    /// A stream reached that place.
-    held: Notify,
+    /// A stream reached that place, and this is what is held there.
+    held: watch::Sender<Option<String>>,
     stop: CancellationToken,
+    /// Stops the connections of now; replaced for those to come.
+    connections: Mutex<CancellationToken>,
 }
 
 impl Proxy {
@@ -38,11 +40,13 @@ impl Proxy {
     async fn holding(target: SocketAddr, hold_before: Option<String>) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
+        let stop = CancellationToken::new();
         let shared = Arc::new(Shared {
             target,
             hold_before,
-            held: Notify::new(),
-            stop: CancellationToken::new(),
+            held: watch::Sender::default(),
+            connections: Mutex::new(stop.child_token()),
+            stop,
         });
         let accepting = shared.clone();
         tokio::spawn(async move {
@@ -58,11 +62,21 @@ impl Proxy {
         Proxy { address, shared }
     }
 
-    /// Waits until a stream is held.
-    pub async fn held(&self) {
-        tokio::time::timeout(super::DEADLINE, self.shared.held.notified())
+    /// Waits until a stream is held, and returns the frames that it is held in front of.
+    pub async fn held(&self) -> String {
+        let mut held = self.shared.held.subscribe();
+        let text = tokio::time::timeout(super::DEADLINE, held.wait_for(Option::is_some))
             .await
-            .expect("a stream is held in time");
+            .expect("a stream is held in time")
+            .expect("the sender is ours");
+        text.clone().expect("waited for above")
+    }
+
+    /// Resets all connections; the next ones are forwarded again.
+    pub fn cut_connections(&self) {
+        let mut connections = self.shared.connections.lock().expect("nothing panics with it");
+        connections.cancel();
+        *connections = self.shared.stop.child_token();
     }
 
     /// Resets all connections and accepts no more.
@@ -79,6 +93,7 @@ impl Drop for Proxy {
 
 impl Shared {
     async fn forward(self: Arc<Shared>, mut client: TcpStream) {
+        let stop = self.connections.lock().expect("nothing panics with it").clone();
         let Ok(mut server) = TcpStream::connect(self.target).await else { return };
         for socket in [&client, &server] {
             let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
@@ -101,27 +116,39 @@ impl Shared {
                         holding = true;
                         end
                     }
-                    None => pending.len(),
+                    None => self.place_to_wait(&pending),
                 };
                 if to_client.write_all(&pending[..end]).await.is_err() {
                     return;
                 }
                 pending.drain(..end);
                 if holding {
-                    self.held.notify_one();
+                    self.held.send_replace(Some(String::from_utf8_lossy(&pending).into_owned()));
                 }
             }
         };
         tokio::select! {
-            () = self.stop.cancelled() => {}
+            () = stop.cancelled() => {}
             () = down => {}
             _ = up => {}
         }
     }
 
-    /// The end of the frame before the one with the text. Frames reach us in whole chunks here.
+    /// The end of the last whole frame: half of one may be the beginning of the text.
+    fn place_to_wait(&self, bytes: &[u8]) -> usize {
+        if self.hold_before.is_none() {
+            return bytes.len();
+        }
+        bytes
+            .windows(4)
+            .rposition(|four| four == b"\n\n\r\n" || four == b"\r\n\r\n")
+            .map_or(0, |at| at + 4)
+    }
+
+    /// The end of the frame before the one with the text.
     fn place_to_hold(&self, bytes: &[u8]) -> Option<usize> {
         let text = self.hold_before.as_ref()?.as_bytes();
+        let bytes = &bytes[..self.place_to_wait(bytes)];
         let at = bytes.windows(text.len()).position(|window| window == text)?;
         // Chunk framing: the frame before ends with "\n\n\r\n".
         let before = bytes[..at].windows(4).rposition(|four| four == b"\n\n\r\n");

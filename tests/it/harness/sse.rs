@@ -84,7 +84,15 @@ impl SseClient {
         path: &str,
         headers: &[(&str, &str)],
     ) -> std::io::Result<SseClient> {
-        let mut socket = TcpStream::connect(address).await?;
+        SseClient::over(TcpStream::connect(address).await?, path, headers).await
+    }
+
+    /// The same over a socket that is connected already.
+    pub async fn over(
+        mut socket: TcpStream,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> std::io::Result<SseClient> {
         let headers: String =
             headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
@@ -143,37 +151,38 @@ impl SseClient {
         self.try_next().await.expect("the stream goes on")
     }
 
+    /// The next frame of a kind. Pings keep every single wait short, so this has a deadline too.
+    pub async fn next_that(&mut self, wanted: impl Fn(&Frame) -> bool) -> Frame {
+        let next = async {
+            loop {
+                let frame = self.next().await;
+                if wanted(&frame) {
+                    return frame;
+                }
+            }
+        };
+        timeout(DEADLINE, next).await.expect("such a frame in time")
+    }
+
     /// The next frame that is no ping.
     pub async fn next_but_pings(&mut self) -> Frame {
-        loop {
-            let frame = self.next().await;
-            if !frame.is("tidings.ping") {
-                return frame;
-            }
-        }
+        self.next_that(|frame| !frame.is("tidings.ping")).await
     }
 
     /// The next notification, past all control events.
     pub async fn notification(&mut self) -> Frame {
-        loop {
-            let frame = self.next().await;
-            if frame.is_notification() {
-                return frame;
-            }
-        }
+        self.next_that(Frame::is_notification).await
     }
 
     /// Reads on to the control event `name` and returns it with the notifications before it.
     pub async fn until(&mut self, name: &str) -> (Vec<Frame>, Frame) {
         let mut before = Vec::new();
         loop {
-            let frame = self.next().await;
+            let frame = self.next_that(|frame| frame.is(name) || frame.is_notification()).await;
             if frame.is(name) {
                 return (before, frame);
             }
-            if frame.is_notification() {
-                before.push(frame);
-            }
+            before.push(frame);
         }
     }
 

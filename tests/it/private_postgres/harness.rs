@@ -14,24 +14,24 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tidings::postgres::{Error, PrivatePostgres, Settings, find_programs, unprivileged_user};
 
-pub(super) const CHILD_FOLDER: &str = "TIDINGS_TEST_FOLDER";
-pub(super) const CHILD_IS_READY: &str = "the database is ready";
+pub(crate) const CHILD_FOLDER: &str = "TIDINGS_TEST_FOLDER";
+pub(crate) const CHILD_IS_READY: &str = "the database is ready";
 
 /// Far more than a slow machine needs; reached only by a test that fails.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A data folder of one test. At its end nothing runs there any more, whatever happened.
-pub(super) struct Folder {
+pub(crate) struct Folder {
     root: TempDir,
     path: PathBuf,
 }
 
 impl Folder {
-    pub(super) fn new() -> Folder {
+    pub(crate) fn new() -> Folder {
         Folder::named("data")
     }
 
-    pub(super) fn named(name: impl AsRef<Path>) -> Folder {
+    pub(crate) fn named(name: impl AsRef<Path>) -> Folder {
         // Not TMPDIR, which may be long; and the server's user has to get through.
         let root = tempfile::Builder::new().prefix("tidings-").tempdir_in("/tmp").unwrap();
         fs::set_permissions(root.path(), Permissions::from_mode(0o755)).unwrap();
@@ -40,7 +40,7 @@ impl Folder {
     }
 
     /// One that was used before, which saves the seconds of `initdb`.
-    pub(super) fn with_database() -> Folder {
+    pub(crate) fn with_database() -> Folder {
         static USED_BEFORE: OnceLock<(PathBuf, Child)> = OnceLock::new();
         let (used_before, _) = USED_BEFORE.get_or_init(|| {
             let folder = Folder::new();
@@ -55,46 +55,46 @@ impl Folder {
         folder
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         self.root.path()
     }
 
-    pub(super) fn cluster(&self) -> PathBuf {
+    pub(crate) fn cluster(&self) -> PathBuf {
         self.path.join("postgres")
     }
 
-    pub(super) fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.path.join("run/.s.PGSQL.5432")
     }
 
-    pub(super) fn settings(&self) -> Settings {
+    pub(crate) fn settings(&self) -> Settings {
         Settings { data_dir: Some(self.path.clone()), ..Settings::default() }
     }
 
-    pub(super) fn start(&self) -> PrivatePostgres {
+    pub(crate) fn start(&self) -> PrivatePostgres {
         PrivatePostgres::start(&self.settings()).unwrap()
     }
 
-    pub(super) fn refusal(&self) -> Error {
+    pub(crate) fn refusal(&self) -> Error {
         refusal(&self.settings())
     }
 
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.path.join("postgres.log")).unwrap_or_default()
     }
 
     /// The server's own process.
-    pub(super) fn postmaster(&self) -> u32 {
+    pub(crate) fn postmaster(&self) -> u32 {
         let text = fs::read_to_string(self.cluster().join("postmaster.pid")).unwrap();
         text.lines().next().unwrap().parse().unwrap()
     }
 
     /// Every process of the server.
-    pub(super) fn processes(&self) -> Vec<u32> {
+    pub(crate) fn processes(&self) -> Vec<u32> {
         let places = [self.cluster(), self.path.join("postgres.new")];
         let is_ours = |pid: &u32| {
             let link = |name| fs::read_link(format!("/proc/{pid}/{name}")).unwrap_or_default();
@@ -107,12 +107,12 @@ impl Folder {
             .collect()
     }
 
-    pub(super) fn wait_until_nothing_runs(&self) {
+    pub(crate) fn wait_until_nothing_runs(&self) {
         wait_until("nothing runs on the folder", || self.processes().is_empty());
     }
 
     /// The answer to a query, asked exactly as the printed line says.
-    pub(super) fn ask(&self, postgres: &PrivatePostgres, query: &str) -> String {
+    pub(crate) fn ask(&self, postgres: &PrivatePostgres, query: &str) -> String {
         try_ask(postgres, query).unwrap_or_else(|error| panic!("{query}: {error}\n{}", self.log()))
     }
 }
@@ -128,11 +128,11 @@ impl Drop for Folder {
     }
 }
 
-pub(super) fn refusal(settings: &Settings) -> Error {
+pub(crate) fn refusal(settings: &Settings) -> Error {
     PrivatePostgres::start(settings).expect_err("it must not start")
 }
 
-pub(super) fn try_ask(postgres: &PrivatePostgres, query: &str) -> Result<String, String> {
+pub(crate) fn try_ask(postgres: &PrivatePostgres, query: &str) -> Result<String, String> {
     let line = format!("{} -XAtc \"$QUERY\"", postgres.psql());
     let output = Command::new("sh").args(["-c", &line]).env("QUERY", query).output().unwrap();
     match output.status.success() {
@@ -142,19 +142,19 @@ pub(super) fn try_ask(postgres: &PrivatePostgres, query: &str) -> Result<String,
 }
 
 /// A Tidings in a process of its own, killed at the end of the test.
-pub(super) struct Tidings {
+pub(crate) struct Tidings {
     child: Child,
     /// Kept open, since the child still has its verdict to print.
     stdout: Option<BufReader<ChildStdout>>,
 }
 
 impl Tidings {
-    pub(super) fn start(folder: &Folder) -> Tidings {
+    pub(crate) fn start(folder: &Folder) -> Tidings {
         Tidings::start_under(&[], folder)
     }
 
     /// Started by another program, such as `unshare …`.
-    pub(super) fn start_under(wrapper: &[&str], folder: &Folder) -> Tidings {
+    pub(crate) fn start_under(wrapper: &[&str], folder: &Folder) -> Tidings {
         let child = Tidings::command(wrapper, folder).spawn().unwrap();
         let mut tidings = Tidings { child, stdout: None };
         let mut stdout = BufReader::new(tidings.child.stdout.take().unwrap());
@@ -164,7 +164,7 @@ impl Tidings {
         tidings
     }
 
-    pub(super) fn command(wrapper: &[&str], folder: &Folder) -> Command {
+    pub(crate) fn command(wrapper: &[&str], folder: &Folder) -> Command {
         let program = std::env::current_exe().unwrap();
         let mut words: Vec<&OsStr> = wrapper.iter().map(OsStr::new).collect();
         words.push(program.as_os_str());
@@ -176,17 +176,17 @@ impl Tidings {
         command
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub(super) fn kill_9(mut self) {
+    pub(crate) fn kill_9(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Ends it as its own shutdown would.
-    pub(super) fn end(mut self) {
+    pub(crate) fn end(mut self) {
         drop(self.child.stdin.take());
         assert!(self.child.wait().unwrap().success());
     }
@@ -199,7 +199,7 @@ impl Drop for Tidings {
     }
 }
 
-pub(super) fn wait_until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let began = Instant::now();
     while !condition() {
         assert!(began.elapsed() < DEADLINE, "waited in vain until {what}");
@@ -207,28 +207,28 @@ pub(super) fn wait_until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-pub(super) fn kill(signal: &str, pid: u32) {
+pub(crate) fn kill(signal: &str, pid: u32) {
     let _ = Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status();
 }
 
 /// A zombie is not: whoever should collect it may take their time.
-pub(super) fn is_alive(pid: u32) -> bool {
+pub(crate) fn is_alive(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 /// Field `number` of `/proc/<pid>/stat`, counted as in its manual page; none once it is gone.
-pub(super) fn stat_field(pid: u32, number: usize) -> Option<u32> {
+pub(crate) fn stat_field(pid: u32, number: usize) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, after_name) = stat.rsplit_once(") ")?;
     after_name.split(' ').nth(number - 3)?.parse().ok()
 }
 
-pub(super) fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// A program of the Postgres under test or of the system, as the user the server would run as.
-pub(super) fn as_the_server(program: &str) -> Command {
+pub(crate) fn as_the_server(program: &str) -> Command {
     let beside = find_programs(None, None).unwrap().postgres.with_file_name(program);
     let mut command = Command::new(if beside.exists() { beside } else { program.into() });
     if let Some(user) = unprivileged_user(None).unwrap() {
@@ -237,7 +237,7 @@ pub(super) fn as_the_server(program: &str) -> Command {
     command
 }
 
-pub(super) fn skipped(reason: &str) {
+pub(crate) fn skipped(reason: &str) {
     eprintln!("skipped: {reason}");
 }
 
