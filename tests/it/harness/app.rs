@@ -69,12 +69,7 @@ impl TestApp {
         let shutdown = Shutdown::default();
         let (url, tokens) = (database.url.clone(), shutdown.clone());
         let ended = tokio::spawn(async move { tidings::run(config, &url, listener, tokens).await });
-<<<<<<< HEAD
         TestApp { address, database, http: super::http_client(), shutdown, ended }
-=======
-        let http = reqwest::Client::builder().timeout(super::DEADLINE).build().expect("a client");
-        TestApp { address, database, http, shutdown, ended }
->>>>>>> main
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -9,14 +9,9 @@ mod proxy;
 mod raw;
 mod sse;
 
-<<<<<<< HEAD
 pub use app::{API, Sent, TestApp};
-pub use cluster::TestDatabase;
-=======
-pub use app::{Sent, TestApp};
 pub use cluster::{Lane, TestDatabase};
 pub use database_proxy::{DatabaseProxy, Fault};
->>>>>>> main
 pub use process::ServerProcess;
 pub use proxy::Proxy;
 pub use raw::{Answer, Request};
@@ -27,7 +22,7 @@ use std::time::Duration;
 /// A client for plain HTTP. reqwest wants to be told whose cryptography to use, even for none.
 pub fn http_client() -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::new()
+    reqwest::Client::builder().timeout(DEADLINE).build().expect("a client")
 }
 
 /// Waits until `condition` holds, looking again every few milliseconds; fails at the deadline.
