@@ -299,6 +299,8 @@ impl Writer {
                     return Ok(appended);
                 }
                 self.count_settled("absent");
+                // A full disk would answer the same at once, again and again.
+                tokio::time::sleep(SHORTEST_RETRY).await;
                 fresh
             };
             if Instant::now() >= give_up || is_refusal(&state) {
