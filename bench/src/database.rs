@@ -32,6 +32,8 @@ impl Reader {
         let page: Vec<Uuid> = sqlx::query_scalar(
             "select id from tidings.notification where id > $1 order by id limit 5000",
         )
+        // A plan kept from when the table was empty would read all of it each time.
+        .persistent(false)
         .bind(Uuid::from_u128(self.cursor.0))
         .fetch_all(&mut self.connection)
         .await?;

@@ -33,10 +33,32 @@ pub const WAKE_UP: &str = "tidings";
 pub struct Store {
     /// Reads for requests, possibly through a pooler.
     requests: PgPool,
-    /// Reads for streams: however many histories are asked for, the feed has its turn.
+    /// Reads for streams, never through one: however many histories are asked for, the feed has its
+    /// turn.
     streams: PgPool,
     /// LISTEN, the writer and maintenance: these need a session of their own.
     direct: PgConnectOptions,
+}
+
+/// The planner's guesses about many clients in one query are high, and compiling it for them takes
+/// longer than running it for all.
+const NO_COMPILING: &str = "set jit = off";
+
+fn pool(connections: u32, options: PgConnectOptions, own_sessions: bool) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(CONNECT_DEADLINE)
+        // A broken connection shows at the first query; asking before each one costs a round trip.
+        .test_before_acquire(false)
+        .after_connect(move |conn, _| {
+            Box::pin(async move {
+                if own_sessions {
+                    sqlx::raw_sql(NO_COMPILING).execute(conn).await?;
+                }
+                Ok(())
+            })
+        })
+        .connect_lazy_with(options)
 }
 
 /// Why a query has no answer.
@@ -80,17 +102,12 @@ impl Store {
                 o.application_name("tidings").log_statements(tracing::log::LevelFilter::Trace)
             })
         };
-        let pool = |connections, options| {
-            PgPoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(CONNECT_DEADLINE)
-                // A broken connection shows at the first query; asking before each one costs a
-                // round trip.
-                .test_before_acquire(false)
-                .connect_lazy_with(options)
-        };
-        let (requests, streams) = (pool(4, options(url)?), pool(4, options(url)?));
-        Ok(Store { requests, streams, direct: options(direct_url.unwrap_or(url))? })
+        let (url, direct) = (options(url)?, options(direct_url.unwrap_or(url))?);
+        // Where there is a direct way, the first goes through a pooler: what is set in a session
+        // there would be met by whoever gets it next.
+        let requests = pool(4, url, direct_url.is_none());
+        let streams = pool(4, direct.clone(), true);
+        Ok(Store { requests, streams, direct })
     }
 
     /// Closes the pools once their connections are idle.

@@ -14,6 +14,7 @@ mod harness;
 mod history;
 mod operations;
 mod order;
+mod plans;
 mod private_postgres;
 mod problems;
 mod replay;
