@@ -153,35 +153,36 @@ impl SseClient {
 
     /// The next frame that is no ping.
     pub async fn next_but_pings(&mut self) -> Frame {
-        loop {
-            let frame = self.next().await;
-            if !frame.is("tidings.ping") {
-                return frame;
-            }
-        }
+        self.next_that(|frame| !frame.is("tidings.ping")).await
     }
 
     /// The next notification, past all control events.
     pub async fn notification(&mut self) -> Frame {
-        loop {
-            let frame = self.next().await;
-            if frame.is_notification() {
-                return frame;
+        self.next_that(Frame::is_notification).await
+    }
+
+    /// Pings go on for ever, so this has a deadline beside the one of each frame.
+    async fn next_that(&mut self, fits: impl Fn(&Frame) -> bool) -> Frame {
+        let search = async {
+            loop {
+                let frame = self.next().await;
+                if fits(&frame) {
+                    return frame;
+                }
             }
-        }
+        };
+        timeout(DEADLINE, search).await.expect("such a frame in time")
     }
 
     /// Reads on to the control event `name` and returns it with the notifications before it.
     pub async fn until(&mut self, name: &str) -> (Vec<Frame>, Frame) {
         let mut before = Vec::new();
         loop {
-            let frame = self.next().await;
+            let frame = self.next_that(|frame| frame.is(name) || frame.is_notification()).await;
             if frame.is(name) {
                 return (before, frame);
             }
-            if frame.is_notification() {
-                before.push(frame);
-            }
+            before.push(frame);
         }
     }
 
