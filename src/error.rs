@@ -183,7 +183,7 @@ impl From<SendError> for Problem {
             SendError::Draining => Kind::Draining
                 .because("This server is shutting down. The notification was not stored; send it again."),
             SendError::OutcomeUnknown => Kind::OutcomeUnknown.because(
-                "The database broke off. The notification may be stored; repeat with the same Idempotency-Key.",
+                "The database broke off. The notification may be stored; look into the history before you send it again.",
             ),
             SendError::Refused(reason) => {
                 Kind::InvalidData.because(format!("The database refuses this notification: {reason}."))

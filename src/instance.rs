@@ -76,7 +76,7 @@ pub async fn run(
     let background = [
         tokio::spawn(feed.run_forever()),
         tokio::spawn(replays),
-        tokio::spawn(sender.clone().expire_forever()),
+        tokio::spawn(sender.clone().expire_forever(database.clone())),
         tokio::spawn(handlers.end_stalled_streams_forever()),
         tokio::spawn(async move { maintenance.maintain_forever().await }),
     ];

@@ -107,14 +107,13 @@ impl Queue {
         group
     }
 
-    /// Answers the sends that have waited too long: the database is away, and each is certainly not
-    /// stored.
-    pub(crate) fn expire(&self, now: Instant) {
+    /// Answers the sends that have waited too long with the reason why; each is certainly not stored.
+    pub(crate) fn expire(&self, now: Instant, reason: &SendError) {
         let mut state = self.state();
         // In order of arrival and with one patience, so the oldest is in front.
         while state.waiting.front().is_some_and(|send| send.deadline <= now) {
             if let Some(send) = state.pop() {
-                let _ = send.reply.send(Err(SendError::Unreachable));
+                let _ = send.reply.send(Err(reason.clone()));
             }
         }
         self.show(&state);
@@ -252,7 +251,7 @@ mod tests {
         young.deadline = now + std::time::Duration::from_secs(1);
         queue.push(old).unwrap();
         queue.push(young).unwrap();
-        queue.expire(now);
+        queue.expire(now, &SendError::Unreachable);
         assert!(matches!(told.await.unwrap(), Err(SendError::Unreachable)));
         assert_eq!(queue.take_group(10, usize::MAX).len(), 1);
     }

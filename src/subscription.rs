@@ -92,8 +92,8 @@ enum Phase {
 enum Woken {
     Page(Page),
     Hub,
-    Ping,
-    Drain,
+    /// A ping is due, or the drain has begun, or is over for this stream.
+    Clock,
     End,
 }
 
@@ -144,6 +144,9 @@ impl Subscription {
             }
             // Under constant load there is never a wait in which these would be noticed.
             let now = Instant::now();
+            if self.end_at.is_none() && self.streams.drain.has_begun() {
+                self.end_at = Some(self.streams.drain.moment_to_end());
+            }
             if self.end_at.is_some_and(|end| end <= now) {
                 self.say_goodbye();
             } else if self.next_ping <= now {
@@ -167,8 +170,7 @@ impl Subscription {
         };
         match self.wait(live).await {
             Woken::Page(page) => self.receive(page),
-            Woken::Drain => self.end_at = Some(self.streams.drain.moment_to_end()),
-            Woken::Hub | Woken::Ping | Woken::End => {}
+            Woken::Hub | Woken::Clock | Woken::End => {}
         }
     }
 
@@ -227,8 +229,8 @@ impl Subscription {
         };
         let woken = tokio::select! {
             woken = news => woken,
-            () = tokio::time::sleep_until(deadline) => Woken::Ping,
-            () = streams.drain.begun(), if end_at.is_none() => Woken::Drain,
+            () = tokio::time::sleep_until(deadline) => Woken::Clock,
+            () = streams.drain.begun(), if end_at.is_none() => Woken::Clock,
         };
         match woken {
             Woken::Page(_) => self.page = None,

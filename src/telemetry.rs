@@ -9,8 +9,10 @@ use crate::config::{Config, LogFormat};
 
 /// Starts logging as configured. A second call in one process (tests) changes nothing.
 pub fn init(config: &Config) {
-    // sqlx warns of every connection that ends with its server; we say what that means to us.
-    let filter = EnvFilter::new(format!("sqlx_core=error,{}", config.log));
+    // sqlx warns of every connection that ends with its server, and passes Postgres' notices on; we
+    // say what either means to us.
+    let filter =
+        EnvFilter::new(format!("sqlx_core=error,sqlx::postgres::notice=warn,{}", config.log));
     let builder = fmt().with_env_filter(filter).with_writer(stderr);
     // `try_init` fails only if logging already runs, which is what the caller wants.
     let _ = match config.log_format {

@@ -107,12 +107,14 @@ impl Sender {
     }
 
     /// Answers sends whose patience has run out, for as long as the program runs: the writer itself
-    /// may be waiting for the database.
-    pub async fn expire_forever(self) {
+    /// may be waiting, for the database or for the lane.
+    pub async fn expire_forever(self, database: Arc<Database>) {
         let mut ticks = tokio::time::interval(Duration::from_millis(250));
         loop {
             ticks.tick().await;
-            self.queue.expire(Instant::now());
+            let reason =
+                if database.is_up() { SendError::Overloaded } else { SendError::Unreachable };
+            self.queue.expire(Instant::now(), &reason);
         }
     }
 }
@@ -297,6 +299,8 @@ impl Writer {
                     return Ok(appended);
                 }
                 self.count_settled("absent");
+                // A full disk would answer the same at once, again and again.
+                tokio::time::sleep(SHORTEST_RETRY).await;
                 fresh
             };
             if Instant::now() >= give_up || is_refusal(&state) {

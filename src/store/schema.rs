@@ -36,12 +36,18 @@ impl Store {
     /// running meanwhile. Returns how many migrations were applied.
     pub async fn migrate(&self) -> Result<usize, SchemaError> {
         let mut conn = self.session().await?;
-        let pending = pending(&mut conn).await?;
-        if pending > 0 {
+        let mut missing = pending(&mut conn).await?;
+        if missing > 0 {
+            // Whoever has waited here finds nothing left to do. The lock goes with the session.
+            let lock = sqlx::raw_sql("select pg_advisory_lock(7463, 3)").execute(&mut conn).await;
+            lock.map_err(StoreError::from)?;
+            missing = pending(&mut conn).await?;
+        }
+        if missing > 0 {
             MIGRATOR.run_direct(None, &mut conn, false).await.map_err(schema_error)?;
         }
         let _ = conn.close().await;
-        Ok(pending)
+        Ok(missing)
     }
 
     /// Checks that the schema is the one this version was built for.

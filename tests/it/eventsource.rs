@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-use crate::harness::{API, DEADLINE, Proxy, TestApp};
+use crate::harness::{API, DEADLINE, Proxy, TestApp, missing};
 
 const CUTS: usize = 4;
 
@@ -17,8 +17,7 @@ async fn a_real_eventsource_that_is_cut_comes_back_by_itself_and_misses_nothing(
     let installed = match install().await {
         Ok(installed) => installed,
         Err(why) => {
-            eprintln!("skipped: a real EventSource, because {why}");
-            return;
+            return missing(&why);
         }
     };
     let app = TestApp::start().await;

@@ -17,6 +17,7 @@ mod order;
 mod private_postgres;
 mod problems;
 mod replay;
+mod routes;
 mod schema;
 mod send;
 mod shutdown;

@@ -11,7 +11,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::harness::{
-    DEADLINE, Proxy, ServerProcess, TestApp, TestDatabase, eventually, http_client,
+    DEADLINE, Proxy, ServerProcess, TestApp, TestDatabase, eventually, http_client, missing,
 };
 use crate::private_postgres::harness::Folder;
 
@@ -22,8 +22,7 @@ async fn what_serve_prints_works_as_printed() {
         .output()
         .is_ok_and(|o| o.status.success())
     {
-        eprintln!("skipped: the printed curl lines, because there is no curl");
-        return;
+        return missing("there is no curl");
     }
     let folder = Folder::new();
     let server = start_in(&folder).await;

@@ -106,12 +106,8 @@ async fn a_send_over_http_2_passes_the_same_checks() {
 
 /// The next ping that says this of the database.
 async fn ping_that_says(client: &mut SseClient, database: &str) -> Frame {
-    loop {
-        let ping = client.until("tidings.ping").await.1;
-        if ping.json()["database"] == database {
-            return ping;
-        }
-    }
+    let wanted = |frame: &Frame| frame.is("tidings.ping") && frame.json()["database"] == database;
+    client.next_that(wanted).await
 }
 
 async fn app_behind_a_proxy() -> (TestDatabase, DatabaseProxy, TestApp) {

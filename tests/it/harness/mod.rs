@@ -17,7 +17,20 @@ pub use proxy::Proxy;
 pub use raw::{Answer, Request};
 pub use sse::{DEADLINE, Frame, SseClient};
 
+use std::io::Write;
 use std::time::Duration;
+
+/// Says that this test cannot be run here, and why: past libtest, which keeps what passing tests say.
+pub fn skipped(reason: &str) {
+    let test = std::thread::current();
+    let _ = writeln!(std::io::stderr(), "skipped {}: {reason}", test.name().unwrap_or("a test"));
+}
+
+/// The same for what the checks of a change install: there it must not be missing.
+pub fn missing(what: &str) {
+    assert!(std::env::var_os("CI").is_none(), "{what}");
+    skipped(what);
+}
 
 /// A client for plain HTTP. reqwest wants to be told whose cryptography to use, even for none.
 pub fn http_client() -> reqwest::Client {

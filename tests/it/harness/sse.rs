@@ -151,6 +151,19 @@ impl SseClient {
         self.try_next().await.expect("the stream goes on")
     }
 
+    /// The next frame of a kind. Pings keep every single wait short, so this has a deadline too.
+    pub async fn next_that(&mut self, wanted: impl Fn(&Frame) -> bool) -> Frame {
+        let next = async {
+            loop {
+                let frame = self.next().await;
+                if wanted(&frame) {
+                    return frame;
+                }
+            }
+        };
+        timeout(DEADLINE, next).await.expect("such a frame in time")
+    }
+
     /// The next frame that is no ping.
     pub async fn next_but_pings(&mut self) -> Frame {
         self.next_that(|frame| !frame.is("tidings.ping")).await
@@ -159,19 +172,6 @@ impl SseClient {
     /// The next notification, past all control events.
     pub async fn notification(&mut self) -> Frame {
         self.next_that(Frame::is_notification).await
-    }
-
-    /// Pings go on for ever, so this has a deadline beside the one of each frame.
-    async fn next_that(&mut self, fits: impl Fn(&Frame) -> bool) -> Frame {
-        let search = async {
-            loop {
-                let frame = self.next().await;
-                if fits(&frame) {
-                    return frame;
-                }
-            }
-        };
-        timeout(DEADLINE, search).await.expect("such a frame in time")
     }
 
     /// Reads on to the control event `name` and returns it with the notifications before it.

@@ -7,9 +7,9 @@ use std::process::{Child, Command, Stdio};
 use tidings::postgres::PrivatePostgres;
 
 use super::harness::{
-    Folder, Tidings, as_the_server, is_alive, is_root, kill, skipped, stat_field, try_ask,
-    wait_until,
+    Folder, Tidings, as_the_server, is_alive, is_root, kill, stat_field, try_ask, wait_until,
 };
+use crate::harness::skipped;
 
 #[test]
 fn a_kill_9_of_tidings_shuts_the_database_down_cleanly() {

@@ -237,10 +237,6 @@ pub(crate) fn as_the_server(program: &str) -> Command {
     command
 }
 
-pub(crate) fn skipped(reason: &str) {
-    eprintln!("skipped: {reason}");
-}
-
 fn copy(from: &Path, to: &Path) {
     let status = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
     assert!(status.success());

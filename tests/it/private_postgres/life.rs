@@ -226,7 +226,7 @@ fn a_failing_initdb_is_quoted_and_leaves_no_database() {
 #[test]
 fn a_careful_umask_does_not_lock_the_server_out() {
     if !is_root() {
-        return super::harness::skipped("only root runs the server as somebody else");
+        return crate::harness::skipped("only root runs the server as somebody else");
     }
     let folder = Folder::named("a/b/c");
     let under = ["sh", "-c", "umask 077; exec \"$@\"", "sh"];

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use tidings::postgres::{Error, find_programs, unprivileged_user};
 
-use super::harness::{Folder, is_root, refusal, skipped};
+use super::harness::{Folder, is_root, refusal};
+use crate::harness::skipped;
 
 #[test]
 fn a_folder_that_the_servers_user_cannot_reach_is_named() {

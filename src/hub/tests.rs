@@ -1,0 +1,127 @@
+use super::*;
+use crate::address::User;
+
+fn hub(ring_bytes: usize) -> Arc<Hub> {
+    Arc::new(Hub::new(ring_bytes, Arc::default()))
+}
+
+fn app() -> App {
+    App::try_from("shop").unwrap()
+}
+
+fn ada() -> Audience {
+    Audience::User(User::try_from("ada").unwrap())
+}
+
+fn id(position: i64) -> EventId {
+    EventId::at(position, 0, 7)
+}
+
+fn row(position: i64, app: &str, audience: &Audience) -> Notification {
+    Notification {
+        id: id(position),
+        app: app.to_owned(),
+        audience: audience.to_sql(),
+        event: None,
+        data: position.to_string(),
+        created_at: chrono::DateTime::UNIX_EPOCH,
+    }
+}
+
+/// The positions in the frames, and up to where they are complete; `None` when behind.
+fn take(membership: &Membership, cursor: EventId) -> Option<(Vec<i64>, EventId)> {
+    let Taken::Frames { bytes, complete_to } = membership.take(cursor) else { return None };
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    let positions = text.lines().filter_map(|line| line.strip_prefix("data: ")?.parse().ok());
+    Some((positions.collect(), complete_to))
+}
+
+#[test]
+fn a_member_gets_its_audiences_merged_in_id_order_and_nothing_else() {
+    let hub = hub(1 << 20);
+    let member = hub.join(&app(), &[ada(), Audience::Everyone]);
+    let bob = Audience::User(User::try_from("bob").unwrap());
+    hub.dispatch(&[
+        row(1, "shop", &Audience::Everyone),
+        row(2, "shop", &ada()),
+        row(3, "shop", &bob),
+        row(4, "other", &ada()),
+        row(5, "shop", &Audience::Everyone),
+        row(6, "shop", &bob),
+    ]);
+    assert_eq!(take(&member, EventId::ZERO), Some((vec![1, 2, 5], id(6))));
+    assert_eq!(take(&member, id(2)), Some((vec![5], id(6))));
+    assert_eq!(take(&member, id(9)), Some((vec![], id(9))));
+}
+
+#[test]
+fn a_row_that_both_sources_bring_is_dispatched_once() {
+    let hub = hub(1 << 20);
+    let member = hub.join(&app(), &[ada()]);
+    hub.dispatch(&[row(1, "shop", &ada()), row(2, "shop", &ada())]);
+    hub.dispatch(&[row(2, "shop", &ada()), row(3, "shop", &ada())]);
+    assert_eq!(take(&member, EventId::ZERO), Some((vec![1, 2, 3], id(3))));
+}
+
+#[test]
+fn whoever_falls_off_the_ring_is_behind_and_the_ring_stays_in_its_bound() {
+    let hub = hub(10 * (EVENT_OVERHEAD + 50));
+    let member = hub.join(&app(), &[ada()]);
+    for position in 1..=100 {
+        hub.dispatch(&[row(position, "shop", &ada())]);
+        assert!(hub.state().bytes <= hub.ring_bytes);
+    }
+    assert_eq!(take(&member, EventId::ZERO), None);
+    let oldest = hub.state().ring.front().map(|(_, event)| event.id.position()).unwrap();
+    assert_eq!(take(&member, id(oldest - 2)), None);
+    let kept = (oldest..=100).collect();
+    assert_eq!(take(&member, id(oldest - 1)), Some((kept, id(100))));
+}
+
+#[test]
+fn a_long_ring_is_taken_in_steps_that_are_complete() {
+    let hub = hub(1 << 20);
+    let member = hub.join(&app(), &[ada(), Audience::Everyone]);
+    let audience = |p| if p % 3 == 0 { Audience::Everyone } else { ada() };
+    let rows: Vec<_> = (1..=1000).map(|p| row(p, "shop", &audience(p))).collect();
+    hub.dispatch(&rows);
+    let (mut cursor, mut seen) = (EventId::ZERO, Vec::new());
+    while cursor < id(1000) {
+        let (positions, complete_to) = take(&member, cursor).unwrap();
+        assert!(complete_to > cursor);
+        seen.extend(positions);
+        cursor = complete_to;
+    }
+    assert_eq!(seen, (1..=1000).collect::<Vec<_>>());
+}
+
+#[test]
+fn rows_from_before_an_audience_joined_are_not_taken_for_complete() {
+    let hub = hub(1 << 20);
+    hub.dispatch(&[row(1, "shop", &ada())]);
+    let member = hub.join(&app(), &[ada()]);
+    assert_eq!(take(&member, EventId::ZERO), None);
+    assert_eq!(take(&member, id(1)), Some((vec![], id(1))));
+}
+
+#[test]
+fn after_a_jump_everyone_below_it_is_behind() {
+    let hub = hub(1 << 20);
+    let member = hub.join(&app(), &[ada()]);
+    hub.dispatch(&[row(1, "shop", &ada())]);
+    hub.skip_to(id(50));
+    assert_eq!(take(&member, id(1)), None);
+    assert_eq!(take(&member, id(50)), Some((vec![], id(50))));
+}
+
+#[test]
+fn the_last_one_to_leave_takes_the_audience_along() {
+    let hub = hub(1 << 20);
+    let (first, second) = (hub.join(&app(), &[ada()]), hub.join(&app(), &[ada()]));
+    drop(first);
+    hub.dispatch(&[row(1, "shop", &ada())]);
+    assert_eq!(take(&second, EventId::ZERO), Some((vec![1], id(1))));
+    drop(second);
+    let state = hub.state();
+    assert!(state.audiences.is_empty() && state.by_name.is_empty());
+}
