@@ -28,7 +28,7 @@ pub struct ServerFlags {
     /// [env: TIDINGS_ALLOW_UNAUTHENTICATED] [default: off]
     #[arg(long, value_name = "ON|OFF", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
     pub allow_unauthenticated: Option<String>,
-    /// Origins whose web pages may send and subscribe, such as https://app.example, separated by
+    /// Origins whose web pages may send and subscribe, such as `https://app.example`, separated by
     /// commas; * for all; none by default [env: TIDINGS_CORS_ORIGINS]
     #[arg(long, value_name = "ORIGINS")]
     pub cors_origins: Option<String>,
