@@ -33,9 +33,9 @@ pub(super) struct NotificationBody {
     /// When it was committed, by the database's clock.
     #[schema(value_type = String, format = DateTime)]
     created_at: String,
-    /// Always null until expiry exists.
+    /// From when on it is not delivered any more.
     #[schema(value_type = Option<String>, format = DateTime)]
-    expires_at: (),
+    expires_at: Option<String>,
 }
 
 impl TryFrom<Notification> for NotificationBody {
@@ -50,7 +50,7 @@ impl TryFrom<Notification> for NotificationBody {
             data,
             audience: Audience::from_sql(&n.audience),
             created_at: crate::clock::rfc3339(n.created_at),
-            expires_at: (),
+            expires_at: n.expires_at.map(crate::clock::rfc3339),
         })
     }
 }
@@ -109,9 +109,10 @@ pub(super) async fn history(
     };
     let before = params.take_id("before")?;
     let after = params.take_id("after")?;
-    params.end("limit, order, before, after", &["topics", "state"])?;
+    let topics = params.take_topics()?;
+    params.end("limit, order, before, after, topics", &["state"])?;
 
-    let audiences = addressee.audiences();
+    let audiences = addressee.audiences(topics);
     let query =
         HistoryQuery { app: &addressee.app, audiences: &audiences, order, limit, after, before };
     let page = server.inner.streams.database.store().history(&query).await?;

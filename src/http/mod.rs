@@ -1,5 +1,6 @@
 //! The HTTP side: which route goes where, and what every request passes on its way.
 
+mod body;
 mod guard;
 mod health;
 mod history;
@@ -80,6 +81,8 @@ pub fn router(server: Server) -> Router {
     let config = server.inner.config.clone();
     let (api, openapi) = OpenApiRouter::with_openapi(openapi::document())
         .routes(routes!(send::send))
+        .routes(routes!(send::send_to))
+        .routes(routes!(send::batch))
         .routes(routes!(subscribe::subscribe))
         .routes(routes!(history::history))
         .routes(routes!(history::notification))
@@ -110,16 +113,9 @@ pub fn router(server: Server) -> Router {
 /// Routes of the contract that come with the next issue: said, never mistaken for a wrong path.
 fn later() -> Router<Server> {
     let not_yet = || axum::routing::any(async || openapi::not_yet("This route"));
-    [
-        "send/{app}",
-        "batch/{app}",
-        "scheduled/{app}/{id}",
-        "state/{app}/{user}",
-        "counts/{app}/{user}",
-        "withdraw/{app}/{id}",
-    ]
-    .into_iter()
-    .fold(Router::new(), |router, path| router.route(&format!("{API}/{path}"), not_yet()))
+    ["scheduled/{app}/{id}", "state/{app}/{user}", "counts/{app}/{user}", "withdraw/{app}/{id}"]
+        .into_iter()
+        .fold(Router::new(), |router, path| router.route(&format!("{API}/{path}"), not_yet()))
 }
 
 /// An empty segment matches no route; say which name is missing where one is.

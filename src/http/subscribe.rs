@@ -39,9 +39,10 @@ pub(super) async fn subscribe(
     State(server): State<Server>,
     method: Method,
     addressee: Addressee,
-    params: Params,
+    mut params: Params,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let audiences = addressee.audiences(params.take_topics()?);
     let start = start(&headers, params)?;
     let streams = &server.inner.streams;
     let patient = accepts_event_stream(&headers);
@@ -65,7 +66,6 @@ pub(super) async fn subscribe(
     if method == Method::HEAD {
         return Ok(event_stream(Body::empty()));
     }
-    let audiences = addressee.audiences();
     let subscription = Subscription::open(streams.clone(), addressee.app, audiences, start);
     Ok(event_stream(Body::new(server.inner.open_streams.open(subscription))))
 }
@@ -82,7 +82,7 @@ fn start(headers: &HeaderMap, mut params: Params) -> Result<Start, Problem> {
         }
     }
     let since = params.take("since");
-    params.end("last_event_id, since", &["topics", "format"])?;
+    params.end("last_event_id, since, topics", &["format"])?;
     if in_query.is_some() && since.is_some() {
         return Err(Kind::InvalidParameter
             .because("Both since and last_event_id are given: give one of them."));

@@ -24,6 +24,7 @@ fn row(position: i64, app: &str, audience: &Audience) -> Notification {
         audience: audience.to_sql(),
         event: None,
         data: position.to_string(),
+        expires_at: None,
         created_at: chrono::DateTime::UNIX_EPOCH,
     }
 }

@@ -78,6 +78,7 @@ impl Store {
                                     event: row.event,
                                     data: row.data?,
                                     created_at: row.created_at?,
+                                    expires_at: row.expires_at,
                                 })
                             })
                             .collect();
@@ -105,7 +106,7 @@ impl Store {
     ) -> Result<Option<Notification>, StoreError> {
         self.read(&self.requests, async |conn| {
             let row = sqlx::query!(
-                r#"select audience, event, data::text as "data!", created_at
+                r#"select audience, event, data::text as "data!", created_at, expires_at
                 from tidings.notification where id = $1 and app = $2"#,
                 Uuid::from(id),
                 app.as_str(),
@@ -119,6 +120,7 @@ impl Store {
                 event: row.event,
                 data: row.data,
                 created_at: row.created_at,
+                expires_at: row.expires_at,
             }))
         })
         .await

@@ -3,7 +3,7 @@
 select
     greatest((select id from tidings.notification order by id desc limit 1), e.edge) as "head!",
     p.taken as "taken?", p.id as "id?", p.audience as "audience?", p.event as "event?",
-    p.data as "data?", p.created_at as "created_at?"
+    p.data as "data?", p.created_at as "created_at?", p.expires_at as "expires_at?"
 from tidings.retention_edge e left join lateral (
     select q.*, count(*) over () as taken,
         sum(octet_length(q.data)) over (order by q.id asc) - octet_length(q.data) as bytes_before
@@ -11,7 +11,7 @@ from tidings.retention_edge e left join lateral (
         select s.*
         from unnest($2::text[]) as a (audience)
         cross join lateral (
-            select n.id, n.audience, n.event, n.data::text as data, n.created_at
+            select n.id, n.audience, n.event, n.data::text as data, n.created_at, n.expires_at
             from tidings.notification n
             where n.app = $1 and n.audience = a.audience and n.id > $3 and n.id < $4
             order by n.id asc

@@ -14,7 +14,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres};
 
-pub use append::{Appended, LaneHolder, Session};
+pub use append::{Answered, Appended, LaneHolder, Outcome, Session};
 pub use feed::FeedPage;
 pub use history::{HistoryPage, HistoryQuery, Order};
 pub use replay::{Facts, ReplayPage, ReplayRequest, ReplayRow};

@@ -148,7 +148,7 @@ async fn a_configured_page_may_read_answers_and_errors_and_their_headers() {
         (Request::json(SEND, "{}"), 400),
         (Request::get("/nothing"), 404),
         (Request::get(SEND), 405),
-        (Request::json("/api/notifications/batch/shop", "{}"), 501),
+        (Request::json("/api/notifications/state/shop/ada", "{}"), 501),
         (Request::get("/livez").header("host", "evil.example"), 403),
     ] {
         let case = format!("{} {}", request.method, request.path);

@@ -166,8 +166,9 @@ impl TestDatabase {
         let mut conn = PgConnection::connect(&self.url).await.expect("the test database");
         let column = |text: &str| vec![text.to_owned(); datas.len()];
         sqlx::query(
-            "call tidings.append($1, $2, array_fill(null::text, array[cardinality($3)]), $3, 7,
-                9e15::bigint, null, null, null, null)",
+            "call tidings.append($1, $2, array_fill(null::text, array[cardinality($3)]), $3, null, null,
+                null, null, null, null, null, 7, 9e15::bigint,
+                null, null, null, null, null, null, null, null, null, null)",
         )
         .bind(column(app))
         .bind(column(audience))
