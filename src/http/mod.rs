@@ -128,7 +128,7 @@ async fn no_route(method: Method, uri: axum::http::Uri) -> Problem {
         .split('/')
         .collect();
     match segments[..] {
-        ["send" | "subscribe" | "history", "", _] => {
+        ["send" | "batch", ""] | ["send" | "subscribe" | "history", "", _] => {
             Kind::InvalidApp.because("The app is empty: give a name of 1 to 128 characters.")
         }
         ["send" | "subscribe" | "history", _, ""] => {
