@@ -14,6 +14,7 @@ pub mod address;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod coverage;
 pub mod database;
 pub mod error;
 pub mod event_id;

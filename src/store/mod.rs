@@ -17,7 +17,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres};
 pub use append::{Answered, Appended, LaneHolder, Outcome, Session};
 pub use feed::FeedPage;
 pub use history::{HistoryPage, HistoryQuery, Order};
-pub use replay::{Facts, ReplayPage, ReplayRequest, ReplayRow};
+pub use replay::{Facts, PageEnd, ReplayPage, ReplayRequest, ReplayRow};
 pub use schema::SchemaError;
 
 /// Long enough for any query of ours on a busy machine, short enough to notice a frozen database.
