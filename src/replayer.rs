@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::debug;
 
+use crate::address::{App, Audience, User};
 use crate::coverage::Coverage;
 use crate::database::Database;
 use crate::event_id::EventId;
@@ -86,6 +87,8 @@ struct Wish {
     coverage: Arc<Coverage>,
     after: Option<EventId>,
     depth: usize,
+    /// The first of its subscription: its user is known once it is answered.
+    first: bool,
     reply: oneshot::Sender<Page>,
     since: Instant,
     _counted: Held,
@@ -109,8 +112,9 @@ impl Replayer {
         (Replayer { wishes, most_rows: size.rows, metrics }, Arc::new(batcher).run_forever(waiting))
     }
 
-    /// Asks for the page after `after`, or for the facts alone. `depth` is what the page before said.
-    /// The answer comes when the database has it, however long that takes.
+    /// Asks for the page after `after`, or for the facts alone. `depth` is what the page before said;
+    /// there is none the first time. The answer comes when the database has it, however long that
+    /// takes.
     pub fn ask(
         &self,
         coverage: &Arc<Coverage>,
@@ -119,12 +123,12 @@ impl Replayer {
     ) -> oneshot::Receiver<Page> {
         let (reply, page) = oneshot::channel();
         let first_depth = || (FIRST_ROWS / coverage.audiences.len().max(1)).max(LEAST_DEPTH);
-        let depth = depth.unwrap_or_else(first_depth).min(self.most_rows);
         let _counted = Held::new(&self.metrics.replay_queue, 1);
         let wish = Wish {
             coverage: coverage.clone(),
             after,
-            depth,
+            depth: depth.unwrap_or_else(first_depth).min(self.most_rows),
+            first: depth.is_none(),
             reply,
             since: Instant::now(),
             _counted,
@@ -188,7 +192,12 @@ impl Batcher {
                     row_overhead: wish.row_overhead(),
                 })
                 .collect();
-            match self.database.store().replay(&requests, self.size.bytes).await {
+            let store = self.database.store();
+            let pages = match store.note_known(&first_users(&wishes)).await {
+                Ok(()) => store.replay(&requests, self.size.bytes).await,
+                Err(error) => Err(error),
+            };
+            match pages {
                 Ok(pages) => {
                     for ((wish, page), permit) in wishes.into_iter().zip(pages).zip(permits) {
                         self.metrics.replay_seconds.observe(wish.since.elapsed().as_secs_f64());
@@ -299,4 +308,20 @@ fn next_depth(depth: usize, end: PageEnd) -> usize {
         PageEnd::Bytes { looked_at_each: 4.. } => (depth / 2).max(LEAST_DEPTH),
         PageEnd::Bytes { .. } | PageEnd::Head => depth,
     }
+}
+
+/// Whose streams have just been opened. Known before the first page is read, and so before their
+/// streams are live: what is sent from then on counts for them.
+fn first_users(wishes: &[Wish]) -> Vec<(&App, &User)> {
+    wishes
+        .iter()
+        .filter(|wish| wish.first)
+        .flat_map(|wish| {
+            wish.coverage.audiences.iter().map(|audience| (&wish.coverage.app, audience))
+        })
+        .filter_map(|(app, audience)| match audience {
+            Audience::User(user) => Some((app, user)),
+            Audience::Topic(_) | Audience::Everyone => None,
+        })
+        .collect()
 }

@@ -67,7 +67,7 @@ pub struct Subscription {
     outbox: VecDeque<Bytes>,
     then: Option<(EventId, Option<PageHold>)>,
     page: Option<oneshot::Receiver<Page>>,
-    /// How deep the next page looks into each audience, once one has said it.
+    /// How deep the next page looks into each audience; `None` before the first.
     depth: Option<usize>,
     /// Notifications sent before the stream first went live; `None` from then on.
     replayed: Option<u64>,
@@ -238,6 +238,7 @@ impl Subscription {
     }
 
     fn receive(&mut self, page: Page) {
+        self.depth = Some(page.next_depth);
         match self.phase {
             Phase::Opening(start) => self.receive_start(start, &page),
             Phase::Replaying { earliest } => self.receive_page(page, earliest),
@@ -296,7 +297,6 @@ impl Subscription {
         }
         let label = PhaseLabel { phase: "replay" };
         self.streams.metrics.deliveries.get_or_create(&label).inc_by(page.events);
-        self.depth = Some(page.next_depth);
         self.outbox.extend(page.chunks);
         self.then = Some((page.complete_to, Some(page.hold)));
         if page.caught_up {
