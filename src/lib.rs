@@ -15,6 +15,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod database;
+pub mod drainer;
 pub mod error;
 pub mod event_id;
 pub mod feed;

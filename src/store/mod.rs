@@ -4,6 +4,7 @@
 mod append;
 mod feed;
 mod history;
+mod outbox;
 mod replay;
 mod schema;
 
@@ -17,6 +18,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres};
 pub use append::{Answered, Appended, LaneHolder, Outcome, Session};
 pub use feed::FeedPage;
 pub use history::{HistoryPage, HistoryQuery, Order};
+pub use outbox::{DrainSession, Drained};
 pub use replay::{Facts, ReplayPage, ReplayRequest, ReplayRow};
 pub use schema::SchemaError;
 
