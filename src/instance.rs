@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::database::{Database, UnusableDatabase};
+use crate::drainer::Drainer;
 use crate::feed::Feed;
 use crate::http;
 use crate::hub::Hub;
@@ -72,12 +73,14 @@ pub async fn run(
     let router = http::router(handlers.clone());
     let server = Server::new(router, config.max_connections, metrics.connections.clone());
 
+    let drainer = Drainer::new(database.clone(), clock, metrics.clone());
     let maintenance = database.clone();
     let background = [
         tokio::spawn(feed.run_forever()),
         tokio::spawn(replays),
         tokio::spawn(sender.clone().expire_forever(database.clone())),
         tokio::spawn(handlers.end_stalled_streams_forever()),
+        tokio::spawn(drainer.run_forever()),
         tokio::spawn(async move { maintenance.maintain_forever().await }),
     ];
     let mut writer = tokio::spawn(writer.run());

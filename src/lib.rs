@@ -16,6 +16,7 @@ pub mod clock;
 pub mod config;
 pub mod coverage;
 pub mod database;
+pub mod drainer;
 pub mod error;
 pub mod event_id;
 pub mod feed;

@@ -4,6 +4,7 @@
 mod append;
 mod feed;
 mod history;
+mod outbox;
 mod replay;
 mod schema;
 mod state;
@@ -18,6 +19,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres};
 pub use append::{Answered, Appended, LaneHolder, Outcome, Session};
 pub use feed::FeedPage;
 pub use history::{Filter, Found, HistoryPage, HistoryQuery, Listed, Order};
+pub use outbox::{DrainSession, Drained};
 pub use replay::{Facts, PageEnd, ReplayPage, ReplayRequest, ReplayRow};
 pub use schema::SchemaError;
 pub use state::{ChangeError, Changed, Counts, State, StateChange, Subject};
