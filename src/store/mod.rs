@@ -1,11 +1,13 @@
 //! All SQL. Every query has one caller and a deadline on our side; a connection whose query did not
 //! answer in time is closed, never returned to the pool.
 
+mod app_retention;
 mod append;
 mod feed;
 mod history;
 mod outbox;
 mod replay;
+mod retention;
 mod schema;
 mod state;
 
@@ -16,11 +18,13 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres};
 
+pub use app_retention::AppRetention;
 pub use append::{Answered, Appended, LaneHolder, Outcome, Session};
 pub use feed::FeedPage;
 pub use history::{Filter, Found, HistoryPage, HistoryQuery, Listed, Order};
 pub use outbox::{DrainSession, Drained};
 pub use replay::{Facts, PageEnd, ReplayPage, ReplayRequest, ReplayRow};
+pub use retention::{Keep, Maintenance, Partition, Step};
 pub use schema::SchemaError;
 pub use state::{ChangeError, Changed, Counts, State, StateChange, Subject};
 
@@ -96,6 +100,17 @@ impl StoreError {
             StoreError::Database(error) => Some(error.as_database_error()?.code()?.into_owned()),
             StoreError::Deadline(_) => None,
         }
+    }
+
+    /// A lock was not had in the time allowed for it.
+    pub fn is_lock_timeout(&self) -> bool {
+        self.sqlstate().is_some_and(|state| state == "55P03")
+    }
+
+    /// Waiting would not help: wrong password, no such database, no privilege.
+    pub fn is_refusal(&self) -> bool {
+        let state = self.sqlstate().unwrap_or_default();
+        ["28", "3D", "42"].iter().any(|class| state.starts_with(class))
     }
 
     /// A sentence for the log. Postgres quotes the failing row in its DETAIL; that stays out.
