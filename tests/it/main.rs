@@ -6,8 +6,12 @@
     reason = "a test fails where its expectation ends; and nothing is outside of this crate"
 )]
 
+mod audiences;
 mod cuts;
+mod deliverable;
 mod durability;
+mod edges;
+mod envelope;
 mod eventsource;
 mod guard;
 mod harness;
