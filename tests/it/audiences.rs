@@ -238,7 +238,8 @@ async fn topics_that_are_none_or_too_many_are_refused() {
 async fn what_is_for_everyone_is_one_row_and_reaches_all_who_are_connected() {
     const USERS: usize = 1000;
     let app = TestApp::start().await;
-    let open = |user| app.subscribe(&format!("shop/user-{user}?topics=t{}", user % 100));
+    let open =
+        async |user| app.subscribe(&format!("shop/user-{user}?topics=t{}", user % 100)).await;
     let mut clients = Vec::with_capacity(USERS);
     for first in (0..USERS).step_by(50) {
         clients.extend(join_all((first..first + 50).map(open)).await);
