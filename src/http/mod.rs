@@ -7,6 +7,7 @@ mod history;
 mod openapi;
 mod params;
 mod request_id;
+mod scheduled;
 mod send;
 mod stream;
 mod subscribe;
@@ -83,6 +84,7 @@ pub fn router(server: Server) -> Router {
         .routes(routes!(send::send))
         .routes(routes!(send::send_to))
         .routes(routes!(send::batch))
+        .routes(routes!(scheduled::cancel))
         .routes(routes!(subscribe::subscribe))
         .routes(routes!(history::history))
         .routes(routes!(history::notification))
@@ -113,7 +115,7 @@ pub fn router(server: Server) -> Router {
 /// Routes of the contract that come with the next issue: said, never mistaken for a wrong path.
 fn later() -> Router<Server> {
     let not_yet = || axum::routing::any(async || openapi::not_yet("This route"));
-    ["scheduled/{app}/{id}", "state/{app}/{user}", "counts/{app}/{user}", "withdraw/{app}/{id}"]
+    ["state/{app}/{user}", "counts/{app}/{user}", "withdraw/{app}/{id}"]
         .into_iter()
         .fold(Router::new(), |router, path| router.route(&format!("{API}/{path}"), not_yet()))
 }

@@ -6,6 +6,7 @@ mod feed;
 mod history;
 mod outbox;
 mod replay;
+mod scheduled;
 mod schema;
 
 use std::str::FromStr;
@@ -20,6 +21,7 @@ pub use feed::FeedPage;
 pub use history::{HistoryPage, HistoryQuery, Order};
 pub use outbox::{DrainSession, Drained};
 pub use replay::{Facts, ReplayPage, ReplayRequest, ReplayRow};
+pub use scheduled::{Cancelling, ChangeError, NewScheduled, Scheduled, Scheduling};
 pub use schema::SchemaError;
 
 /// Long enough for any query of ours on a busy machine, short enough to notice a frozen database.
