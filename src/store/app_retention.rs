@@ -1,6 +1,7 @@
 //! Deleting rows in small batches: of apps that keep theirs for a shorter time, and what still refers to
 //! rows that are gone. No append waits for any of it: it inserts ids that are new.
 
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::retention::STEP_DEADLINE;
@@ -57,57 +58,39 @@ impl Store {
         })
         .await
     }
-}
 
-impl Maintenance {
-    /// How many rows an app has that it does not keep, in partitions that stay.
-    pub async fn count_expired(
-        &mut self,
-        app: &AppRetention,
-        keep: Keep,
-    ) -> Result<i64, StoreError> {
-        let mut rows = 0;
-        for range in self.expired_ranges(app, keep).await? {
-            rows += within(STEP_DEADLINE, async {
-                sqlx::query_scalar!(
+    /// How many rows an app has that it does not keep, but for those in partitions that are to be
+    /// removed.
+    pub async fn count_expired(&self, app: &AppRetention, keep: Keep) -> Result<i64, StoreError> {
+        let mut conn = self.session().await?;
+        within(STEP_DEADLINE, async {
+            let mut rows = 0;
+            for range in expired_ranges(&mut conn, app, keep).await? {
+                rows += sqlx::query_scalar!(
                     r#"select count(*) as "rows!" from tidings.notification n
                     where n.app = $1 and n.id >= $2 and n.id < $3"#,
                     app.app,
                     range.from,
                     range.to,
                 )
-                .fetch_one(&mut self.conn)
-                .await
-            })
-            .await?;
-        }
-        Ok(rows)
+                .fetch_one(&mut conn)
+                .await?;
+            }
+            conn.close().await?;
+            Ok(rows)
+        })
+        .await
     }
+}
 
+impl Maintenance {
     /// Where rows of an app can be that it does not keep: a partition each, the oldest first.
     pub async fn expired_ranges(
         &mut self,
         app: &AppRetention,
         keep: Keep,
     ) -> Result<Vec<Range>, StoreError> {
-        within(STEP_DEADLINE, async {
-            sqlx::query_as!(
-                Range,
-                r#"select coalesce(p.from_id, '00000000-0000-0000-0000-000000000000') as "from!",
-                    least(p.to_id, $1) as "to!"
-                from tidings.partitions p
-                where p.state = 'kept' and (p.from_id is null or p.from_id < $1)
-                    and (p.to_id is null
-                        or p.to_id > tidings.first_id_younger_than(make_interval(secs => $2), $3))
-                order by p.to_id"#,
-                app.cutoff,
-                keep.retention.as_secs_f64(),
-                keep.now.timestamp_millis(),
-            )
-            .fetch_all(&mut self.conn)
-            .await
-        })
-        .await
+        within(STEP_DEADLINE, expired_ranges(&mut self.conn, app, keep)).await
     }
 
     /// Commits the app's edge over its rows in `range`, before any is deleted (invariant 3). Returns it,
@@ -241,4 +224,27 @@ impl Maintenance {
         })
         .await
     }
+}
+
+/// Not in what is to be removed whole.
+async fn expired_ranges(
+    conn: &mut PgConnection,
+    app: &AppRetention,
+    keep: Keep,
+) -> sqlx::Result<Vec<Range>> {
+    sqlx::query_as!(
+        Range,
+        r#"select coalesce(p.from_id, '00000000-0000-0000-0000-000000000000') as "from!",
+            least(p.to_id, $1) as "to!"
+        from tidings.partitions p
+        where p.state = 'kept' and (p.from_id is null or p.from_id < $1)
+            and (p.to_id is null
+                or p.to_id > tidings.first_id_younger_than(make_interval(secs => $2), $3))
+        order by p.to_id"#,
+        app.cutoff,
+        keep.retention.as_secs_f64(),
+        keep.now.timestamp_millis(),
+    )
+    .fetch_all(conn)
+    .await
 }

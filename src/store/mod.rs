@@ -85,6 +85,12 @@ impl StoreError {
         }
     }
 
+    /// The database cannot be asked at all, or does not answer.
+    pub fn is_unreachable(&self) -> bool {
+        use sqlx::Error::{Io, PoolTimedOut};
+        matches!(self, StoreError::Deadline(_) | StoreError::Database(Io(_) | PoolTimedOut))
+    }
+
     /// A lock was not had in the time allowed for it.
     pub fn is_lock_timeout(&self) -> bool {
         self.sqlstate().is_some_and(|state| state == "55P03")
