@@ -41,7 +41,7 @@ async fn what_is_older_goes_and_a_cursor_from_before_is_told_of_it() {
     client.expect(&kept).await;
     client.expect_silence().await;
     eventually("it is counted", async || {
-        app.metric("tidings_partitions_removed_total").await == 3.0
+        app.metric("tidings_partitions_removed_total").await == 4.0
     })
     .await;
     let oldest = app.metric("tidings_oldest_notification_timestamp_seconds").await;
@@ -175,7 +175,7 @@ async fn a_dump_makes_the_removal_wait_and_neither_sends_nor_reads() {
     let app = server(&database, 2).await;
     let overdue = async || app.metric("tidings_partitions_overdue").await;
 
-    eventually("the removal has begun and waits", async || overdue().await == 3.0).await;
+    eventually("the removal has begun and waits", async || overdue().await == 4.0).await;
 
     let state = "select state from tidings.partitions where state <> 'kept'";
     assert_eq!(database.value::<String>(state).await, "detaching");
