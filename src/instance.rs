@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::database::{Database, UnusableDatabase};
+use crate::drainer::Drainer;
 use crate::feed::Feed;
 use crate::http;
 use crate::hub::Hub;
@@ -74,6 +75,7 @@ pub async fn run(
     let router = http::router(handlers.clone());
     let server = Server::new(router, config.max_connections, metrics.connections.clone());
 
+    let drainer = Drainer::new(database.clone(), clock, metrics.clone());
     let maintainer = Maintainer {
         database: database.clone(),
         retention: Retention { keep: config.retention, clock },
@@ -84,6 +86,7 @@ pub async fn run(
         tokio::spawn(replays),
         tokio::spawn(sender.clone().expire_forever(database.clone())),
         tokio::spawn(handlers.end_stalled_streams_forever()),
+        tokio::spawn(drainer.run_forever()),
         tokio::spawn(maintainer.run_forever()),
     ];
     let mut writer = tokio::spawn(writer.run());

@@ -1,6 +1,8 @@
 //! What an instance counts, for Prometheus (OpenMetrics text). Nothing is labelled by app or user:
 //! their number is not bounded.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -28,6 +30,10 @@ pub struct Metrics {
     pub send_queue_bytes: Gauge,
     /// Lane holders that were terminated because they had stopped.
     pub lane_holders_ended: Counter,
+    /// Rows of the outbox that this instance gave their ids.
+    pub outbox_rows: Counter,
+    /// How long the oldest row of the last slice had waited; 0 when none did.
+    pub outbox_age_seconds: Gauge<f64, AtomicU64>,
     /// Sends whose outcome had to be looked up.
     pub outcomes_settled: Family<Outcome, Counter>,
     /// From a client's wish for a page to the page.
@@ -137,6 +143,17 @@ impl Metrics {
                 "lane_holders_ended",
                 "Stopped lane holders terminated",
                 Counter::default()
+            ),
+            outbox_rows: register!(
+                "outbox_rows",
+                "Rows of the outbox moved into the feed",
+                Counter::default()
+            ),
+            outbox_age_seconds: register!(
+                "outbox_age",
+                Seconds,
+                "Age of the oldest row that waited in the outbox",
+                Gauge::default()
             ),
             outcomes_settled: register!(
                 "outcomes_settled",

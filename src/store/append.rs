@@ -249,24 +249,9 @@ impl Session {
             .collect())
     }
 
-    /// Ends whoever has held the lane for more than five seconds, unless it waits for a synchronous
-    /// standby: ending that would make a row visible that no standby has.
+    /// Ends whoever has held the lane for more than five seconds.
     pub async fn end_stale_lane_holder(&mut self) -> Result<Option<LaneHolder>, StoreError> {
-        within(QUERY_DEADLINE, async {
-            let ended = sqlx::query!(
-                r#"select a.pid as "pid!", pg_terminate_backend(a.pid)
-                from pg_locks l join pg_stat_activity a using (pid)
-                where l.locktype = 'advisory' and l.granted
-                  and l.database = (select oid from pg_database where datname = current_database())
-                  and l.classid = 7463 and l.objid = 1 and l.objsubid = 2
-                  and a.xact_start < clock_timestamp() - interval '5 seconds'
-                  and a.wait_event is distinct from 'SyncRep'"#
-            )
-            .fetch_optional(&mut self.conn)
-            .await?;
-            Ok(ended.map(|row| LaneHolder { pid: row.pid }))
-        })
-        .await
+        end_stale_lane_holder(&mut self.conn).await
     }
 
     /// Finds out whether the connection lives.
@@ -278,6 +263,28 @@ impl Session {
     pub async fn close(self) {
         let _ = within(QUERY_DEADLINE, self.conn.close()).await;
     }
+}
+
+/// Ends whoever has held the lane for more than five seconds, unless it waits for a synchronous
+/// standby: ending that would make a row visible that no standby has.
+pub(super) async fn end_stale_lane_holder(
+    conn: &mut PgConnection,
+) -> Result<Option<LaneHolder>, StoreError> {
+    within(QUERY_DEADLINE, async {
+        let ended = sqlx::query!(
+            r#"select a.pid as "pid!", pg_terminate_backend(a.pid)
+                from pg_locks l join pg_stat_activity a using (pid)
+                where l.locktype = 'advisory' and l.granted
+                  and l.database = (select oid from pg_database where datname = current_database())
+                  and l.classid = 7463 and l.objid = 1 and l.objsubid = 2
+                  and a.xact_start < clock_timestamp() - interval '5 seconds'
+                  and a.wait_event is distinct from 'SyncRep'"#
+        )
+        .fetch_optional(conn)
+        .await?;
+        Ok(ended.map(|row| LaneHolder { pid: row.pid }))
+    })
+    .await
 }
 
 /// The columns of a group's rows.
