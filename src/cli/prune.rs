@@ -90,8 +90,8 @@ fn line(removal: &Removal) -> String {
 /// Its bounds are whole days, in UTC.
 fn days(partition: &Partition) -> String {
     let day = |time: chrono::DateTime<chrono::Utc>| time.format("%Y-%m-%d").to_string();
-    let to = partition.to.map(day).unwrap_or_default();
-    match partition.from {
+    let to = partition.to().map(day).unwrap_or_default();
+    match partition.from() {
         Some(from) => format!("{} to {to}", day(from)),
         None => format!("before {to}"),
     }

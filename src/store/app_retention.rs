@@ -1,16 +1,16 @@
-//! Deleting rows in small batches: of apps that keep theirs for a shorter time, and what still refers to
-//! rows that are gone. No append waits for any of it: it inserts ids that are new.
+//! Deleting the rows of apps that keep theirs for a shorter time, in small batches. No append waits for
+//! it: appends insert ids that are new. What refers to the rows stays until the edge of all overtakes
+//! them, since a withdrawal inserts into `tidings.gone` under the lane, where it may not meet a deletion.
 
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use super::retention::STEP_DEADLINE;
+use super::leftovers::note_known_users;
+use super::retention::{Range, STEP_DEADLINE};
 use super::{Keep, Maintenance, Store, StoreError, within};
 use crate::event_id::EventId;
 
 const BATCH_ROWS: i64 = 1000;
-/// Of 8 KiB each: what one statement reads of a table that has no index by id.
-const BATCH_PAGES: i64 = 1000;
 
 /// An app with a retention of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,13 +23,6 @@ pub struct AppRetention {
     pub effective: bool,
     /// Its smallest id that is kept.
     cutoff: Uuid,
-}
-
-/// Ids of one partition that an app no longer keeps: from the first to before the second.
-#[derive(Clone, Copy, Debug)]
-pub struct Range {
-    from: Uuid,
-    to: Uuid,
 }
 
 /// How far the deletion of an app's rows has come, in the order of the index that finds them. The index
@@ -101,6 +94,7 @@ impl Maintenance {
         range: Range,
     ) -> Result<Option<EventId>, StoreError> {
         within(STEP_DEADLINE, async {
+            note_known_users(&mut self.conn, range, Some(&app.app)).await?;
             let edge = sqlx::query_scalar!(
                 r#"with expired as materialized (
                     -- By the app's own index: in the order of ids the rows of all others would be read.
@@ -121,8 +115,7 @@ impl Maintenance {
         .await
     }
 
-    /// Deletes the next rows of the app from the beginning of `range` up to `edge`, with what refers to
-    /// them. Returns how many; none means that it is done.
+    /// Deletes the next rows of the app from the beginning of `range` up to `edge`. Returns how many; none means that it is done.
     pub async fn delete_expired(
         &mut self,
         app: &AppRetention,
@@ -139,8 +132,6 @@ impl Maintenance {
                 ), deleted as (
                     delete from tidings.notification n using expired e
                     where n.id = e.id and n.id between $2 and $3
-                ), forgotten as (
-                    delete from tidings.gone g using expired e where g.id = e.id
                 )
                 select e.audience, e.id, count(*) over () as "rows!" from expired e
                 order by e.audience desc, e.id desc limit 1"#,
@@ -158,71 +149,6 @@ impl Maintenance {
         let Some(batch) = batch else { return Ok(0) };
         *progress = Progress { audience: batch.audience, id: batch.id };
         Ok(batch.rows)
-    }
-
-    /// Forgets which of the removed rows were withdrawn or replaced, a batch at a time. Only once they
-    /// are removed: they would be deliverable again. Returns where the next batch begins.
-    pub async fn forget_gone(&mut self, after: EventId) -> Result<Option<EventId>, StoreError> {
-        within(STEP_DEADLINE, async {
-            let last = sqlx::query_scalar!(
-                r#"with expired as materialized (
-                    select g.id from tidings.gone g, tidings.retention_edge e
-                    where g.id > $1 and g.id <= e.edge order by g.id limit $2
-                ), deleted as (
-                    delete from tidings.gone g using expired e where g.id = e.id
-                )
-                select e.id from expired e order by e.id desc limit 1"#,
-                Uuid::from(after),
-                BATCH_ROWS,
-            );
-            Ok(last.fetch_optional(&mut self.conn).await?.map(EventId::from))
-        })
-        .await
-    }
-
-    /// Forgets the keys of rows that are gone, in the pages of their table from `page` on. Returns where
-    /// the next batch begins.
-    pub async fn forget_replaceable(&mut self, page: i64) -> Result<Option<i64>, StoreError> {
-        within(STEP_DEADLINE, async {
-            let pages = sqlx::query_scalar!(
-                r#"select pg_relation_size('tidings.replaceable')
-                    / current_setting('block_size')::bigint as "pages!""#
-            )
-            .fetch_one(&mut self.conn)
-            .await?;
-            if page >= pages {
-                return Ok(None);
-            }
-            let next = page + BATCH_PAGES;
-            // By place: an index by id would cost every send with a key, for this alone.
-            sqlx::query!(
-                "delete from tidings.replaceable r
-                using tidings.retention_edge e
-                where r.ctid >= format('(%s,0)', $1::bigint)::tid
-                    and r.ctid < format('(%s,0)', $2::bigint)::tid
-                    and (r.id <= e.edge
-                        or r.id <= (select a.edge from tidings.app_edge a where a.app = r.app))",
-                page,
-                next,
-            )
-            .execute(&mut self.conn)
-            .await?;
-            Ok(Some(next))
-        })
-        .await
-    }
-
-    /// Forgets the edges of apps that the edge of all has overtaken.
-    pub async fn forget_app_edges(&mut self) -> Result<(), StoreError> {
-        within(STEP_DEADLINE, async {
-            sqlx::query!(
-                "delete from tidings.app_edge a using tidings.retention_edge e where a.edge <= e.edge"
-            )
-            .execute(&mut self.conn)
-            .await?;
-            Ok(())
-        })
-        .await
     }
 }
 

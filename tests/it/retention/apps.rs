@@ -1,7 +1,10 @@
 //! Apps that keep their notifications for a shorter time than all.
 
+use serde_json::json;
+
 use super::old_days::*;
-use crate::harness::{TestDatabase, eventually};
+use super::removal::gap_at_connect;
+use crate::harness::{Frame, SseClient, TestDatabase, eventually};
 
 async fn keep_for(database: &TestDatabase, app: &str, retention: &str) {
     database
@@ -96,27 +99,52 @@ async fn a_setting_that_makes_no_sense_is_refused_by_the_table() {
 }
 
 #[tokio::test]
-async fn what_refers_to_removed_rows_goes_with_them() {
+async fn a_cursor_below_the_edge_of_its_app_is_told_of_a_gap_and_one_of_another_app_is_not() {
     let database = begun_ago(5).await;
-    for (days, app) in [(4, "all"), (2, "shop"), (2, "all")] {
-        append_ago(&database, days, app, "user:ada", 3).await;
-    }
-    keep_for(&database, "shop", "1 day").await;
-    let refer = "insert into tidings.gone (id) select id from tidings.notification;
-        insert into tidings.replaceable (app, audience, key, id)
-            select app, audience, 'key', id from tidings.notification";
-    database.run(refer).await;
+    let expired = append_ago(&database, 4, "shop", "user:ada", 3).await;
+    let kept = append_ago(&database, 1, "shop", "user:ada", 2).await;
+    let other = append_ago(&database, 4, "shop2", "user:ada", 3).await;
+    keep_for(&database, "shop", "2 days").await;
 
-    let _app = server(&database, 3).await;
+    let app = server(&database, 30).await;
+    until_count(&database, 5).await;
 
-    let mut left = "select count(*) from tidings.gone".to_owned();
-    eventually("withdrawals of removed rows go", async || database.value::<i64>(&left).await == 3)
-        .await;
-    left = "select count(*) from tidings.replaceable where app = 'all'".to_owned();
-    eventually("and their keys", async || database.value::<i64>(&left).await == 3).await;
-    left = "select count(*) from tidings.replaceable".to_owned();
-    eventually("those of the app too", async || database.value::<i64>(&left).await == 3).await;
-    let kept = "select count(*) from tidings.gone g join tidings.notification n using (id)
-        join tidings.replaceable r using (id)";
-    assert_eq!(database.value::<i64>(kept).await, 3, "and those of what is kept stay");
+    let (mut client, gap) = gap_at_connect(&app, &expired[0]).await;
+    let expected = json!({"after": expired[0], "resumes_after": expired[2], "reason": "expired"});
+    assert_eq!(gap, expected);
+    client.expect(&kept).await;
+    client.expect_silence().await;
+    let mut client = app.subscribe_after("shop2/ada", &other[0]).await;
+    client.next().await;
+    assert_eq!(client.next_but_pings().await.id(), other[1]);
+    let mut client = app.subscribe_after("shop/ada", &expired[2]).await;
+    client.next().await;
+    assert_eq!(client.next_but_pings().await.id(), kept[0], "it has all that was deleted");
+}
+
+#[tokio::test]
+async fn a_deletion_that_overtakes_a_replay_is_a_gap_in_the_middle_of_it() {
+    let database = begun_ago(5).await;
+    let ids = append_ago(&database, 4, "shop", "user:ada", 1000).await;
+    // More than the sockets' buffers hold, so that the replay waits for the client.
+    let wide = "update tidings.notification set data = to_json(repeat('x', 60000))";
+    database.run(wide).await;
+    let kept = append_ago(&database, 1, "shop", "user:ada", 3).await;
+    let app = server(&database, 30).await;
+    let path = "/api/notifications/subscribe/shop/ada?last_event_id=earliest";
+    let mut client = SseClient::connect(app.address, path, None).await;
+    client.expect(&ids[..1]).await;
+    keep_for(&database, "shop", "2 days").await;
+
+    let _deleter = server(&database, 30).await;
+    until_count(&database, 3).await;
+
+    let (before, gap) = client.until("tidings.gap").await;
+    assert!(before.iter().map(Frame::id).eq(ids[1..=before.len()].iter()), "no hole before it");
+    let expected = json!({
+        "after": ids[before.len()], "resumes_after": ids[999], "reason": "expired"
+    });
+    assert_eq!(gap.json(), expected);
+    client.expect(&kept).await;
+    client.expect_silence().await;
 }

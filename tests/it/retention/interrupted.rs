@@ -29,7 +29,7 @@ async fn whatever_step_it_dies_after_the_next_run_finishes_and_nobody_missed_row
         let mut first = store.maintenance().await.unwrap().unwrap();
         for _ in 0..3 {
             let (step, partition) = first.next_step(keep(2)).await.unwrap().unwrap();
-            assert_eq!(partition.from, None);
+            assert_eq!(partition.from(), None);
             first.perform(step, &partition).await.unwrap();
         }
         let mut done = Vec::new();

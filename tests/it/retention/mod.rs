@@ -3,6 +3,7 @@
 
 mod apps;
 mod interrupted;
+mod leftovers;
 mod old_days;
 mod prune;
 mod removal;
