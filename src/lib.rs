@@ -28,6 +28,7 @@ pub mod maintenance;
 pub mod metrics;
 pub mod notification;
 pub mod postgres;
+pub mod prune;
 mod queue;
 pub mod replayer;
 pub mod retention;
@@ -40,4 +41,5 @@ pub mod telemetry;
 pub mod writer;
 
 pub use instance::{RunError, run};
+pub use prune::prune;
 pub use serve::{migrate, serve};

@@ -6,6 +6,7 @@ mod append;
 mod change;
 mod feed;
 mod history;
+mod leftovers;
 mod outbox;
 mod replay;
 mod retention;
@@ -25,6 +26,7 @@ pub use append::{Answered, Appended, LaneHolder, Outcome, Session};
 pub use change::ChangeError;
 pub use feed::FeedPage;
 pub use history::{Filter, Found, HistoryPage, HistoryQuery, Listed, Order};
+pub use leftovers::Leftovers;
 pub use outbox::{DrainSession, Drained};
 pub use replay::{Facts, PageEnd, ReplayPage, ReplayRequest, ReplayRow};
 pub use retention::{Keep, Maintenance, Partition, Step};
@@ -104,6 +106,12 @@ impl StoreError {
             StoreError::Database(error) => Some(error.as_database_error()?.code()?.into_owned()),
             StoreError::Deadline(_) => None,
         }
+    }
+
+    /// The database cannot be asked at all, or does not answer.
+    pub fn is_unreachable(&self) -> bool {
+        use sqlx::Error::{Io, PoolTimedOut};
+        matches!(self, StoreError::Deadline(_) | StoreError::Database(Io(_) | PoolTimedOut))
     }
 
     /// A lock was not had in the time allowed for it.

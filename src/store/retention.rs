@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
+use super::leftovers::note_known_users;
 use super::{Store, StoreError, within};
 use crate::event_id::EventId;
 
@@ -31,10 +32,8 @@ pub struct Partition {
     pub name: String,
     /// How far its removal has come: `kept`, `leaving`, `detaching`, `detached`.
     pub state: String,
-    /// The time from which on its ids are; `None` for the oldest.
-    pub from: Option<DateTime<Utc>>,
-    /// The time before which they are.
-    pub to: Option<DateTime<Utc>>,
+    from_id: Option<Uuid>,
+    to_id: Option<Uuid>,
     /// How many rows Postgres thinks it has.
     pub rows_estimate: i64,
     /// What it takes on the disk.
@@ -63,7 +62,24 @@ pub struct Keep {
     pub now: DateTime<Utc>,
 }
 
+/// Ids: from the first to before the second.
+#[derive(Clone, Copy, Debug)]
+pub struct Range {
+    pub(super) from: Uuid,
+    pub(super) to: Uuid,
+}
+
 impl Partition {
+    /// From when on its ids are; `None` for the oldest.
+    pub fn from(&self) -> Option<DateTime<Utc>> {
+        self.from_id.and_then(time_in)
+    }
+
+    /// Before when they are; `None` for the newest.
+    pub fn to(&self) -> Option<DateTime<Utc>> {
+        self.to_id.and_then(time_in)
+    }
+
     fn next_step(&self) -> Step {
         match self.state.as_str() {
             "detaching" => Step::FinishDetach,
@@ -118,6 +134,9 @@ impl Maintenance {
         within(STEP_DEADLINE, async {
             match step {
                 Step::Retire => {
+                    let from = partition.from_id.unwrap_or_default();
+                    let range = Range { from, to: partition.to_id.unwrap_or(Uuid::max()) };
+                    note_known_users(&mut self.conn, range, None).await?;
                     sqlx::query!("select tidings.retire_partition($1)", partition.name)
                         .fetch_one(&mut self.conn)
                         .await?;
@@ -162,7 +181,7 @@ impl Maintenance {
 async fn overdue(conn: &mut PgConnection, keep: Keep) -> sqlx::Result<Vec<Partition>> {
     sqlx::query_as!(
         Partition,
-        r#"select name as "name!", state as "state!", from_time as "from?", to_time as "to?",
+        r#"select name as "name!", state as "state!", from_id as "from_id?", to_id as "to_id?",
             rows_estimate as "rows_estimate!", bytes as "bytes!"
         from tidings.partitions
         where state <> 'kept'
@@ -173,6 +192,10 @@ async fn overdue(conn: &mut PgConnection, keep: Keep) -> sqlx::Result<Vec<Partit
     )
     .fetch_all(conn)
     .await
+}
+
+fn time_in(id: Uuid) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_millis(EventId::from(id).ms() as i64)
 }
 
 /// As an identifier. The names are from the catalog; who made them is not known.

@@ -24,6 +24,7 @@ mod plans;
 mod private_postgres;
 mod problems;
 mod replay;
+mod retention;
 mod routes;
 mod schema;
 mod send;
