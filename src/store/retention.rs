@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use uuid::Uuid;
 
 use super::leftovers::note_known_users;
 use super::{Store, StoreError, within};
@@ -93,7 +94,8 @@ impl Partition {
 impl Store {
     /// A session for maintenance, unless another has it.
     pub async fn maintenance(&self) -> Result<Option<Maintenance>, StoreError> {
-        let mut conn = self.session().await?;
+        // It takes the lane too.
+        let mut conn = self.appending_session().await?;
         let locked = within(STEP_DEADLINE, async {
             sqlx::raw_sql(SETTINGS).execute(&mut conn).await?;
             let row = sqlx::query!(r#"select pg_try_advisory_lock(7463, 2) as "locked!""#);

@@ -13,6 +13,7 @@ mod deliverable;
 mod durability;
 mod edges;
 mod envelope;
+mod epochs;
 mod eventsource;
 mod guard;
 mod harness;
