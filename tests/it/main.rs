@@ -19,6 +19,7 @@ mod guard;
 mod harness;
 mod history;
 mod idempotency;
+mod inbox;
 mod operations;
 mod order;
 mod plans;
