@@ -81,7 +81,8 @@ fn bad_time(why: &str) -> Problem {
 }
 
 fn send_error(error: &ChangeError) -> (&'static str, SendError) {
-    tracing::warn!(%error, "a send could not be scheduled");
+    let (ChangeError::Unknown(cause) | ChangeError::Undone(cause)) = error;
+    tracing::warn!(error = cause.summary(), "a send could not be scheduled");
     match error {
         ChangeError::Unknown(_) => ("unknown", SendError::OutcomeUnknown),
         ChangeError::Undone(error) => match error.sqlstate().unwrap_or_default() {

@@ -135,7 +135,6 @@ async fn what_comes_later_is_said_and_never_ignored() {
         (Request::json(format!("{api}/{path}"), "{}"), method.to_owned())
     };
     for (mut request, method) in [
-        route("DELETE", &format!("scheduled/shop/{ID}")),
         route("POST", "state/shop/ada"),
         route("GET", "counts/shop/ada"),
         route("POST", &format!("withdraw/shop/{ID}")),
@@ -144,9 +143,7 @@ async fn what_comes_later_is_said_and_never_ignored() {
         let detail = "This route is in the contract, but not built in this version.";
         refuses(&app, &request, 501, "not-implemented", detail).await;
     }
-    let member = |member: &str| Request::json(SEND, format!("{{\"data\":1,{member}}}"));
     for (request, what) in [
-        (member("\"deliver_at\":\"2030-01-01T00:00:00Z\""), "member deliver_at"),
         (Request::get(format!("{SUBSCRIBE}?format=envelope")), "parameter format"),
         (Request::get(format!("{HISTORY}?state=read")), "parameter state"),
     ] {

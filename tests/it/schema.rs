@@ -111,7 +111,7 @@ async fn a_server_that_may_not_migrate_refuses_an_empty_database_and_leaves_it_e
     let database = TestDatabase::empty().await;
     assert_eq!(
         refusal(&database, |config| config.migrate = false).await,
-        "the database lacks 1 migration(s) and TIDINGS_MIGRATE is off: run `tidings migrate` first"
+        "the database lacks 2 migration(s) and TIDINGS_MIGRATE is off: run `tidings migrate` first"
     );
     let schema = "select count(*) from pg_namespace where nspname = 'tidings'";
     assert_eq!(database.value::<i64>(schema).await, 0);
