@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::address::{App, Audience};
+use crate::address::{App, Audience, User};
 use crate::database::Database;
 use crate::event_id::EventId;
 use crate::frame;
@@ -72,6 +72,8 @@ struct Wish {
     app: App,
     audiences: Arc<[Audience]>,
     after: Option<EventId>,
+    /// The first of its subscription: its user is known once it is answered.
+    first: bool,
     reply: oneshot::Sender<Page>,
     since: Instant,
     _counted: Held,
@@ -95,13 +97,14 @@ impl Replayer {
         (Replayer { wishes, metrics }, Arc::new(batcher).run_forever(waiting))
     }
 
-    /// Asks for the page after `after`, or for the facts alone. The answer comes when the database
-    /// has it, however long that takes.
+    /// Asks for the page after `after`, or for the facts alone; `first` for the first time. The
+    /// answer comes when the database has it, however long that takes.
     pub fn ask(
         &self,
         app: &App,
         audiences: &Arc<[Audience]>,
         after: Option<EventId>,
+        first: bool,
     ) -> oneshot::Receiver<Page> {
         let (reply, page) = oneshot::channel();
         let _counted = Held::new(&self.metrics.replay_queue, 1);
@@ -109,6 +112,7 @@ impl Replayer {
             app: app.clone(),
             audiences: audiences.clone(),
             after,
+            first,
             reply,
             since: Instant::now(),
             _counted,
@@ -161,7 +165,12 @@ impl Batcher {
                     after: wish.after,
                 })
                 .collect();
-            match self.database.store().replay(&requests, self.size.rows, self.size.bytes).await {
+            let store = self.database.store();
+            let pages = match store.note_known(&first_users(&wishes)).await {
+                Ok(()) => store.replay(&requests, self.size.rows, self.size.bytes).await,
+                Err(error) => Err(error),
+            };
+            match pages {
                 Ok(pages) => {
                     for ((wish, page), permit) in wishes.into_iter().zip(pages).zip(permits) {
                         self.metrics.replay_seconds.observe(wish.since.elapsed().as_secs_f64());
@@ -216,4 +225,18 @@ impl Batcher {
             },
         }
     }
+}
+
+/// Whose streams have just been opened. Known before the first page is read, and so before their
+/// streams are live: what is sent from then on counts for them.
+fn first_users(wishes: &[Wish]) -> Vec<(&App, &User)> {
+    wishes
+        .iter()
+        .filter(|wish| wish.first)
+        .flat_map(|wish| wish.audiences.iter().map(|audience| (&wish.app, audience)))
+        .filter_map(|(app, audience)| match audience {
+            Audience::User(user) => Some((app, user)),
+            Audience::Topic(_) | Audience::Everyone => None,
+        })
+        .collect()
 }

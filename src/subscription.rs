@@ -68,6 +68,8 @@ pub struct Subscription {
     outbox: VecDeque<Bytes>,
     then: Option<(EventId, Option<PageHold>)>,
     page: Option<oneshot::Receiver<Page>>,
+    /// Nothing was asked for yet.
+    new: bool,
     /// Notifications sent before the stream first went live; `None` from then on.
     replayed: Option<u64>,
     next_ping: Instant,
@@ -118,6 +120,7 @@ impl Subscription {
             outbox: VecDeque::new(),
             then: None,
             page: None,
+            new: true,
             replayed: Some(0),
             end_at: None,
         };
@@ -213,6 +216,7 @@ impl Subscription {
             membership,
             position,
             page,
+            new,
             next_ping,
             end_at,
             ..
@@ -223,7 +227,9 @@ impl Subscription {
                 membership.woken().await;
                 return Woken::Hub;
             }
-            let page = page.get_or_insert_with(|| streams.replayer.ask(app, audiences, *position));
+            let page = page.get_or_insert_with(|| {
+                streams.replayer.ask(app, audiences, *position, std::mem::take(new))
+            });
             // The replayer ends only with the program.
             page.await.map_or(Woken::End, Woken::Page)
         };

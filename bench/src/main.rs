@@ -35,6 +35,7 @@ mod senders_order;
 mod sends;
 mod spawn;
 mod sse;
+mod states;
 mod stats;
 mod stream;
 mod subscriber;
@@ -79,6 +80,8 @@ enum Command {
     Fanout(fanout::Options),
     /// Exactly once and in order for clients that are cut again and again.
     Cuts(cuts::Options),
+    /// Changes of inbox state a second, and what they cost sends beside them.
+    States(states::Options),
     /// Order across two servers on one database, and throughput under an old snapshot.
     SendersOrder(senders_order::Options),
 }
@@ -132,6 +135,7 @@ impl Command {
             Self::Idle(options) => idle::run(options, target).await,
             Self::Fanout(options) => fanout::run(options, target).await,
             Self::Cuts(options) => cuts::run(options, target).await,
+            Self::States(options) => states::run(options, target).await,
             Self::SendersOrder(_) => unreachable!("it starts servers of its own"),
         }
     }

@@ -9,6 +9,7 @@ mod params;
 mod request_id;
 mod scheduled;
 mod send;
+mod state;
 mod stream;
 mod subscribe;
 
@@ -88,12 +89,14 @@ pub fn router(server: Server) -> Router {
         .routes(routes!(subscribe::subscribe))
         .routes(routes!(history::history))
         .routes(routes!(history::notification))
+        .routes(routes!(state::change))
+        .routes(routes!(state::counts))
+        .routes(routes!(state::withdraw))
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .split_for_parts();
-    api.merge(later())
-        .merge(openapi::docs(openapi))
+    api.merge(openapi::docs(openapi))
         .route("/", get(async || Redirect::temporary("/docs")))
         .fallback(no_route)
         .method_not_allowed_fallback(async || {
@@ -112,14 +115,6 @@ pub fn router(server: Server) -> Router {
         .with_state(server)
 }
 
-/// Routes of the contract that come with the next issue: said, never mistaken for a wrong path.
-fn later() -> Router<Server> {
-    let not_yet = || axum::routing::any(async || openapi::not_yet("This route"));
-    ["state/{app}/{user}", "counts/{app}/{user}", "withdraw/{app}/{id}"]
-        .into_iter()
-        .fold(Router::new(), |router, path| router.route(&format!("{API}/{path}"), not_yet()))
-}
-
 /// An empty segment matches no route; say which name is missing where one is.
 async fn no_route(method: Method, uri: axum::http::Uri) -> Problem {
     let segments: Vec<&str> = uri
@@ -130,10 +125,10 @@ async fn no_route(method: Method, uri: axum::http::Uri) -> Problem {
         .split('/')
         .collect();
     match segments[..] {
-        ["send" | "subscribe" | "history", "", _] => {
+        ["send" | "subscribe" | "history" | "state" | "counts", "", _] => {
             Kind::InvalidApp.because("The app is empty: give a name of 1 to 128 characters.")
         }
-        ["send" | "subscribe" | "history", _, ""] => {
+        ["send" | "subscribe" | "history" | "state" | "counts", _, ""] => {
             Kind::InvalidUser.because("The user is empty: give a name of 1 to 128 characters.")
         }
         _ => Kind::NotFound

@@ -119,15 +119,7 @@ impl Params {
         let Some(text) = self.take("topics").filter(|text| !text.is_empty()) else {
             return Ok(Vec::new());
         };
-        let mut topics: Vec<Topic> =
-            text.split(',').map(super::body::parse_topic).collect::<Result<_, _>>()?;
-        topics.sort_unstable();
-        topics.dedup();
-        if topics.len() > MOST_TOPICS {
-            return Err(Kind::InvalidTopic
-                .because(format!("There are {} topics: name up to {MOST_TOPICS}.", topics.len())));
-        }
-        Ok(topics)
+        distinct_topics(text.split(',').map(super::body::parse_topic))
     }
 
     /// Refuses what nobody took; `later` is in the contract, but not built. `_` is what pages add
@@ -142,6 +134,20 @@ impl Params {
                 .because(format!("There is no parameter {name}: this route has {known}."))),
         }
     }
+}
+
+/// Repeated ones once, and not too many.
+pub(super) fn distinct_topics(
+    topics: impl Iterator<Item = Result<Topic, Problem>>,
+) -> Result<Vec<Topic>, Problem> {
+    let mut topics: Vec<Topic> = topics.collect::<Result<_, _>>()?;
+    topics.sort_unstable();
+    topics.dedup();
+    if topics.len() > MOST_TOPICS {
+        return Err(Kind::InvalidTopic
+            .because(format!("There are {} topics: name up to {MOST_TOPICS}.", topics.len())));
+    }
+    Ok(topics)
 }
 
 fn decode(text: &str) -> Option<String> {

@@ -11,15 +11,14 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Server;
-use super::params::{Params, last_name_is_unreadable, parse_app};
+use super::history::{no_such, one_of_app};
+use super::params::Params;
 use crate::error::{Kind, Problem};
 use crate::event_id::EventId;
 use crate::metrics::Outcome;
 use crate::notification::NewSend;
 use crate::store::{Cancelling, ChangeError, NewScheduled, Scheduled, Scheduling};
 use crate::writer::SendError;
-
-const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// The send is stored, durably, and will be made when it is due.
 #[derive(Serialize, ToSchema)]
@@ -64,7 +63,7 @@ pub(super) async fn schedule(
             ("refused", Err(bad_time("is more than 30 days ahead: schedule it later")))
         }
         Err(error) => {
-            let (label, error) = send_error(&error);
+            let (label, error) = send_error(&error, server.inner.streams.database.is_up());
             (label, Err(error.into()))
         }
     };
@@ -80,18 +79,21 @@ fn bad_time(why: &str) -> Problem {
     Kind::InvalidField.because(format!("The member deliver_at {why}."))
 }
 
-fn send_error(error: &ChangeError) -> (&'static str, SendError) {
-    let (ChangeError::Unknown(cause) | ChangeError::Undone(cause)) = error;
-    tracing::warn!(error = cause.summary(), "a send could not be scheduled");
+fn send_error(error: &ChangeError, database_is_up: bool) -> (&'static str, SendError) {
+    tracing::warn!(%error, "a send could not be scheduled");
     match error {
-        ChangeError::Unknown(_) => ("unknown", SendError::OutcomeUnknown),
-        ChangeError::Undone(error) => match error.sqlstate().unwrap_or_default() {
-            state if state == LOCK_NOT_AVAILABLE => ("overloaded", SendError::Overloaded),
+        ChangeError::OutcomeUnknown(cause) => match cause.sqlstate().unwrap_or_default() {
+            // Answered, and so undone.
             state if state.starts_with("22") || state.starts_with("23") => {
-                ("refused", SendError::Refused(error.summary()))
+                ("refused", SendError::Refused(cause.summary()))
             }
-            _ => ("unreachable", SendError::Unreachable),
+            _ => ("unknown", SendError::OutcomeUnknown),
         },
+        ChangeError::Busy(_) => ("overloaded", SendError::Overloaded),
+        ChangeError::NoSession(_) if database_is_up => ("overloaded", SendError::Overloaded),
+        ChangeError::NoSession(_) | ChangeError::Refused(_) => {
+            ("unreachable", SendError::Unreachable)
+        }
     }
 }
 
@@ -118,31 +120,13 @@ pub(super) async fn cancel(
     params: Params,
 ) -> Result<StatusCode, Problem> {
     params.end("none", &[])?;
-    let Ok(Path((app, id))) = path else {
-        return Err(match last_name_is_unreadable(&uri) {
-            true => {
-                Kind::NotFound.because("There is no such scheduled send: the id is not a ULID.")
-            }
-            false => Kind::InvalidApp.because("The app is not UTF-8 after percent-decoding."),
-        });
-    };
-    let app = parse_app(&app)?;
-    let missing = |why: &str| {
-        Kind::NotFound.because(format!("There is no scheduled send {id} in this app{why}."))
-    };
-    let schedule_id: EventId = id.parse().map_err(|why| missing(&format!(": the id is {why}")))?;
-    match server.inner.streams.database.store().cancel_scheduled(&app, schedule_id).await {
-        Ok(Cancelling::Cancelled) => Ok(StatusCode::NO_CONTENT),
-        Ok(Cancelling::Sent) => {
-            Err(Kind::AlreadySent
-                .because(format!("The scheduled send {schedule_id} was sent already.")))
+    let (app, id) = one_of_app(path, &uri, "scheduled send")?;
+    let cancelled = server.inner.streams.database.store().cancel_scheduled(&app, id).await;
+    match cancelled.map_err(|error| server.problem(error))? {
+        Cancelling::Cancelled => Ok(StatusCode::NO_CONTENT),
+        Cancelling::Sent => {
+            Err(Kind::AlreadySent.because(format!("The scheduled send {id} was sent already.")))
         }
-        Ok(Cancelling::Unknown) => Err(missing("")),
-        Err(ChangeError::Undone(error)) => Err(error.into()),
-        Err(ChangeError::Unknown(error)) => Err(Kind::OutcomeUnknown
-            .because(
-                "The database broke off. The scheduled send may be cancelled; ask again to be sure.",
-            )
-            .caused_by(error.summary())),
+        Cancelling::Unknown => Err(no_such("scheduled send", id, "")),
     }
 }

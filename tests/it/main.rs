@@ -12,6 +12,7 @@ mod eventsource;
 mod guard;
 mod harness;
 mod history;
+mod inbox;
 mod operations;
 mod order;
 mod outbox;

@@ -90,7 +90,7 @@ async fn a_replay_over_a_million_other_rows_touches_few_pages_and_is_exact() {
 
 /// A million rows in 31 days; a hundred of ada's in the first thirty, ten in the last; and ten of
 /// bea's all over the month.
-async fn fill(pool: &PgPool) {
+pub async fn fill(pool: &PgPool) {
     sqlx::raw_sql(
         "select tidings.extend_partitions(37);
         do $$ declare part regclass; begin
@@ -151,11 +151,11 @@ async fn replays_touch_few_pages(database: &TestDatabase, ada: &[String], case: 
     }
 }
 
-fn buffers(node: &Value) -> i64 {
+pub fn buffers(node: &Value) -> i64 {
     ["Shared Hit Blocks", "Shared Read Blocks"].iter().map(|n| node[n].as_i64().unwrap()).sum()
 }
 
-fn scans_only_indexes(node: &Value, plan: &str) {
+pub fn scans_only_indexes(node: &Value, plan: &str) {
     let scan = node["Node Type"].as_str().unwrap();
     if node["Relation Name"].as_str().is_some_and(|name| name.starts_with("notification")) {
         // An empty table is read without reading anything.
