@@ -311,7 +311,7 @@ impl Writer {
                 Err(error) => error,
             };
             let state = error.sqlstate().unwrap_or_default();
-            if state.starts_with("22") || state.starts_with("23") {
+            if error.is_bad_data() {
                 self.session = Some(session);
                 return Err(SendError::Refused(error.summary()));
             }

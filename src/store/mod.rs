@@ -54,7 +54,7 @@ pub struct Store {
     /// Reads for streams, never through one: however many histories are asked for, the feed has its
     /// turn.
     streams: PgPool,
-    /// Changes of state: these wait for each other's locks, and must not keep reads waiting.
+    /// Changes of state and scheduled sends: these wait for each other's locks, and must not keep reads waiting.
     changes: PgPool,
     /// LISTEN, the writer and maintenance: these need a session of their own.
     direct: PgConnectOptions,
@@ -127,6 +127,12 @@ impl StoreError {
     /// A lock was not had in the time allowed for it.
     pub fn is_lock_timeout(&self) -> bool {
         self.sqlstate().is_some_and(|state| state == "55P03")
+    }
+
+    /// Postgres refuses what it was given: no row of it was stored.
+    pub fn is_bad_data(&self) -> bool {
+        let state = self.sqlstate().unwrap_or_default();
+        state.starts_with("22") || state.starts_with("23")
     }
 
     /// Waiting would not help: wrong password, no such database, no privilege.

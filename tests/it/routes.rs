@@ -129,24 +129,3 @@ async fn another_method_is_answered_with_those_that_there_are() {
         assert_eq!(answer.header("allow"), Some(allow), "{method} {path}");
     }
 }
-
-#[tokio::test]
-async fn what_comes_later_is_said_and_never_ignored() {
-    let app = TestApp::start().await;
-    let api = "/api/notifications";
-    let route = |method: &str, path: &str| {
-        (Request::json(format!("{api}/{path}"), "{}"), method.to_owned())
-    };
-    for (mut request, method) in [route("DELETE", &format!("scheduled/shop/{ID}"))] {
-        request.method = method;
-        let detail = "This route is in the contract, but not built in this version.";
-        refuses(&app, &request, 501, "not-implemented", detail).await;
-    }
-    let member = |member: &str| Request::json(SEND, format!("{{\"data\":1,{member}}}"));
-    for (request, what) in [
-        (member("\"deliver_at\":\"2030-01-01T00:00:00Z\""), "member deliver_at"),
-    ] {
-        let detail = format!("The {what} is in the contract, but not built in this version.");
-        refuses(&app, &request, 501, "not-implemented", &detail).await;
-    }
-}
