@@ -139,7 +139,7 @@ pub struct ProblemBody<'a> {
 
 impl Problem {
     /// 5xx: what happened, for the log.
-    fn caused_by(mut self, cause: impl Into<String>) -> Problem {
+    pub fn caused_by(mut self, cause: impl Into<String>) -> Problem {
         self.cause = Some(cause.into());
         self
     }

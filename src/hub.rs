@@ -311,12 +311,11 @@ impl Membership {
             .zip(&mut queues)
             .filter_map(|(place, queue)| Some(Reverse((next(queue)?, place))))
             .collect();
-        let (mut events, mut bytes) = (Vec::new(), 0);
+        let (mut events, mut bytes) = (Vec::<Arc<Event>>::new(), 0);
         while let Some(Reverse((_, place))) = order.pop() {
             let Some(event) = queues[place].next() else { continue };
             bytes += event.frame.len();
-            if let (Some(last), true) = (events.last(), bytes > TAKE_BYTES) {
-                let last: &Arc<Event> = last;
+            if let Some(last) = events.last().filter(|_| bytes > TAKE_BYTES) {
                 complete_to = last.id;
                 break;
             }

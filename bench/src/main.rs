@@ -75,7 +75,7 @@ enum Command {
     Latency(latency::Options),
     /// Memory of the server for each idle stream.
     Idle(idle::Options),
-    /// One notification to many subscribers of one user.
+    /// One notification to many subscribers of one user, or to everyone in an app.
     Fanout(fanout::Options),
     /// Exactly once and in order for clients that are cut again and again.
     Cuts(cuts::Options),

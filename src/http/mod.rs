@@ -7,6 +7,7 @@ mod history;
 mod openapi;
 mod params;
 mod request_id;
+mod scheduled;
 mod send;
 mod state;
 mod stream;
@@ -84,6 +85,7 @@ pub fn router(server: Server) -> Router {
         .routes(routes!(send::send))
         .routes(routes!(send::send_to))
         .routes(routes!(send::batch))
+        .routes(routes!(scheduled::cancel))
         .routes(routes!(subscribe::subscribe))
         .routes(routes!(history::history))
         .routes(routes!(history::notification))

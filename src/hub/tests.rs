@@ -1,3 +1,5 @@
+use futures_util::FutureExt;
+
 use super::*;
 use crate::address::User;
 
@@ -133,4 +135,57 @@ fn the_last_one_to_leave_takes_the_audience_along() {
     drop(second);
     let state = hub.state();
     assert!(state.audiences.is_empty() && state.data.is_empty());
+}
+
+#[test]
+fn each_format_that_somebody_wants_is_framed_and_no_other() {
+    let hub = hub(1 << 20);
+    let data = join(&hub, &[ada()]);
+    hub.dispatch(&[row(1, "shop", &ada())]);
+    let envelope = join_with(&hub, &[ada()], Format::Envelope);
+    hub.dispatch(&[row(2, "shop", &ada())]);
+
+    assert_eq!(take(&data, EventId::ZERO), Some((vec![1, 2], id(2))));
+    assert_eq!(take(&envelope, EventId::ZERO), None, "joined too late for the first");
+    let Taken::Frames { bytes, .. } = envelope.take(id(1)) else { panic!("it is in the ring") };
+    assert!(bytes.ends_with(b",\"data\":2}\n\n"), "{bytes:?}");
+    assert_eq!(hub.state().ring.len(), 3);
+    drop(data);
+    drop(envelope);
+    assert!(hub.state().audiences.is_empty() && hub.state().envelope.is_empty());
+}
+
+#[test]
+fn a_hundred_long_queues_are_taken_in_order_and_in_steps() {
+    let hub = hub(64 << 20);
+    let topic = |n: i64| {
+        Audience::Topic(crate::address::Topic::try_from(format!("t{n}").as_str()).unwrap())
+    };
+    let topics: Vec<Audience> = (0..100).map(topic).collect();
+    let member = join(&hub, &topics);
+    let rows: Vec<_> = (1..=10_000).map(|p| row(p, "shop", &topic(p * 7 % 100))).collect();
+    hub.dispatch(&rows);
+    let (mut cursor, mut seen, mut steps) = (EventId::ZERO, Vec::new(), 0);
+    while cursor < id(10_000) {
+        let (positions, complete_to) = take(&member, cursor).unwrap();
+        assert_eq!(positions.last().copied().map(id), Some(complete_to));
+        seen.extend(positions);
+        (cursor, steps) = (complete_to, steps + 1);
+    }
+    assert_eq!(seen, (1..=10_000).collect::<Vec<_>>());
+    assert!((5..20).contains(&steps), "{steps} steps of 64 KiB");
+}
+
+#[test]
+fn a_member_that_leaves_is_woken_no_more_and_its_place_is_taken_again() {
+    let hub = hub(1 << 20);
+    let members: Vec<_> = (0..5).map(|_| join(&hub, &[Audience::Everyone])).collect();
+    let mut members = members.into_iter();
+    let (first, second) = (members.next().unwrap(), members.next());
+    drop(second);
+    let third = join(&hub, &[Audience::Everyone]);
+    assert_eq!(third.places[0].1, 1, "no hole is left");
+    hub.dispatch(&[row(1, "shop", &Audience::Everyone)]);
+    let woken = |member: &Membership| member.woken().now_or_never().is_some();
+    assert!(woken(&first) && woken(&third) && members.all(|member| woken(&member)));
 }

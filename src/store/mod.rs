@@ -3,12 +3,14 @@
 
 mod app_retention;
 mod append;
+mod change;
 mod feed;
 mod history;
 mod leftovers;
 mod outbox;
 mod replay;
 mod retention;
+mod scheduled;
 mod schema;
 mod state;
 
@@ -21,14 +23,16 @@ use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres};
 
 pub use app_retention::AppRetention;
 pub use append::{Answered, Appended, LaneHolder, Outcome, Session};
+pub use change::ChangeError;
 pub use feed::FeedPage;
 pub use history::{Filter, Found, HistoryPage, HistoryQuery, Listed, Order};
 pub use leftovers::Leftovers;
 pub use outbox::{DrainSession, Drained};
 pub use replay::{Facts, PageEnd, ReplayPage, ReplayRequest, ReplayRow};
 pub use retention::{Keep, Maintenance, Partition, Step};
+pub use scheduled::{Cancelling, NewScheduled, Scheduled, Scheduling};
 pub use schema::SchemaError;
-pub use state::{ChangeError, Changed, Counts, State, StateChange, Subject};
+pub use state::{Changed, Counts, State, StateChange, Subject};
 
 /// Long enough for any query of ours on a busy machine, short enough to notice a frozen database.
 pub const QUERY_DEADLINE: Duration = Duration::from_secs(5);

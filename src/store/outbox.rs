@@ -80,6 +80,13 @@ impl DrainSession {
         Ok(())
     }
 
+    /// Forgets a small group of what is past its time; whether there is more of it.
+    pub async fn forget_old(&mut self) -> Result<bool, StoreError> {
+        let call = sqlx::query!("call tidings.forget_old(null)");
+        let row = within(DRAIN_DEADLINE, call.fetch_one(&mut self.conn)).await?;
+        Ok(row.more.unwrap_or_default())
+    }
+
     /// Ends whoever has held the lane for more than five seconds. Where nothing is sent over HTTP, no
     /// writer does it.
     pub async fn end_stale_lane_holder(&mut self) -> Result<Option<LaneHolder>, StoreError> {

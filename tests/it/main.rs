@@ -6,9 +6,13 @@
     reason = "a test fails where its expectation ends; and nothing is outside of this crate"
 )]
 
+mod audiences;
 mod batches;
 mod cuts;
+mod deliverable;
 mod durability;
+mod edges;
+mod envelope;
 mod eventsource;
 mod guard;
 mod harness;
