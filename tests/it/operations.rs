@@ -222,9 +222,11 @@ async fn the_openapi_document_lists_every_route_with_its_problems() {
     assert_eq!(
         listed,
         [
+            ("/api/notifications/batch/{app}", vec!["post"]),
             ("/api/notifications/counts/{app}/{user}", vec!["get"]),
             ("/api/notifications/history/{app}/{user}", vec!["get"]),
             ("/api/notifications/notification/{app}/{id}", vec!["get"]),
+            ("/api/notifications/send/{app}", vec!["post"]),
             ("/api/notifications/send/{app}/{user}", vec!["post"]),
             ("/api/notifications/state/{app}/{user}", vec!["post"]),
             ("/api/notifications/subscribe/{app}/{user}", vec!["get"]),
