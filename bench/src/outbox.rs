@@ -60,7 +60,9 @@ pub(crate) async fn run(options: &Options, target: &Target) -> Outcome<Figures> 
 
     let noisy = random_name("noisy");
     let (arrived, mut last) = mpsc::unbounded_channel();
-    let sink = Arc::new(move |number| drop(arrived.send(number)));
+    let sink = Arc::new(move |number| {
+        let _ = arrived.send(number);
+    });
     let stream = Subscriber::open(target.address, &noisy, "last", sink).await?;
     others.phase.store(1, Ordering::Relaxed);
     let start = Instant::now();
@@ -122,7 +124,7 @@ async fn send_from_sql(
     let sink = Arc::new(move |number: u64| {
         let (called, phase) = lock(&told)[usize::try_from(number).expect("a small number")];
         lock(&measured.sql)[phase].push(called.elapsed());
-        drop(arrived.send(number));
+        let _ = arrived.send(number);
     });
     let stream = Subscriber::open(address, &app, "ada", sink).await?;
     let mut connection = PgConnection::connect(&url).await?;
