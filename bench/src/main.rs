@@ -27,6 +27,7 @@ mod http;
 mod idle;
 mod latency;
 mod machine;
+mod outbox;
 mod payload;
 mod proxy;
 mod report;
@@ -82,6 +83,8 @@ enum Command {
     Cuts(cuts::Options),
     /// Changes of inbox state a second, and what they cost sends beside them.
     States(states::Options),
+    /// Delay of others while one app sends a million from SQL.
+    Outbox(outbox::Options),
     /// Order across two servers on one database, and throughput under an old snapshot.
     SendersOrder(senders_order::Options),
 }
@@ -136,6 +139,7 @@ impl Command {
             Self::Fanout(options) => fanout::run(options, target).await,
             Self::Cuts(options) => cuts::run(options, target).await,
             Self::States(options) => states::run(options, target).await,
+            Self::Outbox(options) => outbox::run(options, target).await,
             Self::SendersOrder(_) => unreachable!("it starts servers of its own"),
         }
     }
