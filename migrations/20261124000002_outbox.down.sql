@@ -6,7 +6,7 @@ drop procedure tidings.cancel_scheduled(text, uuid, text);
 drop procedure tidings.schedule(
     text, text[], text, text, integer, text, timestamptz, text, bytea, text, uuid, timestamptz
 );
-drop procedure tidings.begin_durable();
+drop function tidings.make_durable();
 drop table tidings.scheduled;
 drop function tidings.is_drainer();
 drop function tidings.send_everyone(text, json, text, interval);

@@ -228,14 +228,9 @@ create index scheduled_due on tidings.scheduled (deliver_at, schedule_id)
 create index scheduled_ended on tidings.scheduled (coalesce(sent_at, cancelled_at))
     where coalesce(sent_at, cancelled_at) is not null;
 
--- What a procedure that is called through a pool begins with: nobody has set up its session, and what
--- it acknowledges is durable.
-create procedure tidings.begin_durable() language plpgsql as $$
+-- What is acknowledged is durable. A role or database default below `on` would make it a lie.
+create function tidings.make_durable() returns void language plpgsql as $$
 begin
-    rollback;
-    set transaction isolation level read committed;
-    perform set_config('lock_timeout', '2s', true);
-    -- As in tidings.take_lane.
     if current_setting('synchronous_commit') in ('off', 'local') then
         perform set_config('synchronous_commit', 'on', true);
     end if;
@@ -256,7 +251,7 @@ declare
     answered record;
     now constant timestamptz := clock_timestamp();
 begin
-    call tidings.begin_durable();
+    perform tidings.make_durable();
     verdict := 'scheduled';
     if idempotency_key is not null then
         perform tidings.take_lane();
@@ -299,7 +294,7 @@ $$;
 --   outcome   'cancelled', also if it was before; 'sent': too late; 'unknown': the app has no such one
 create procedure tidings.cancel_scheduled(app_id text, id uuid, inout outcome text) language plpgsql as $$
 begin
-    call tidings.begin_durable();
+    perform tidings.make_durable();
     update tidings.scheduled s set cancelled_at = clock_timestamp()
     where s.schedule_id = id and s.app = app_id and s.sent_at is null and s.cancelled_at is null;
     -- In a later statement: what it waited for may have been the drainer.

@@ -42,4 +42,4 @@ pub mod writer;
 
 pub use instance::{RunError, run};
 pub use prune::prune;
-pub use serve::{migrate, serve};
+pub use serve::{migrate, migrate_after_restore, serve};

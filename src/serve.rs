@@ -71,6 +71,15 @@ pub async fn migrate(config: &Config) -> Result<usize, ServeError> {
     by_hand(config, async |store| Ok(store.migrate().await?)).await
 }
 
+/// Brings the schema up to date after a restore, and opens an epoch: what clients have seen of rows that
+/// are not there any more is told as lost. Returns the number of migrations, and that of the epoch.
+pub async fn migrate_after_restore(config: &Config) -> Result<(usize, i32), ServeError> {
+    by_hand(config, async |store| {
+        Ok((store.migrate().await?, store.open_epoch().await.map_err(SchemaError::from)?))
+    })
+    .await
+}
+
 /// Does something to the configured database; to the private one through a server that runs on it, else
 /// by starting it for as long as this takes.
 pub(crate) async fn by_hand<T, E>(

@@ -38,6 +38,7 @@ mod senders_order;
 mod sends;
 mod spawn;
 mod sse;
+mod states;
 mod stats;
 mod stream;
 mod subscriber;
@@ -84,6 +85,8 @@ enum Command {
     Cuts(cuts::Options),
     /// The p99 of sends while a partition is removed, alone and beside a running pg_dump.
     Retention(retention::Options),
+    /// Changes of inbox state a second, and what they cost sends beside them.
+    States(states::Options),
     /// Order across two servers on one database, and throughput under an old snapshot.
     SendersOrder(senders_order::Options),
 }
@@ -138,6 +141,7 @@ impl Command {
             Self::Fanout(options) => fanout::run(options, target).await,
             Self::Cuts(options) => cuts::run(options, target).await,
             Self::Retention(options) => retention::run(options, target).await,
+            Self::States(options) => states::run(options, target).await,
             Self::SendersOrder(_) => unreachable!("it starts servers of its own"),
         }
     }

@@ -139,7 +139,9 @@ impl Cli {
             Some(Command::Send(send)) => send.run().await,
             Some(Command::Tail(tail)) => tail.run().await,
             Some(Command::History(history)) => history.run().await,
-            Some(Command::Migrate(arguments)) => migrate(&arguments.flags()).await,
+            Some(Command::Migrate(arguments)) => {
+                migrate(arguments.after_restore, &arguments.flags()).await
+            }
             Some(Command::Prune(prune)) => prune.run().await,
         };
         let Err(ending) = done else { return ExitCode::SUCCESS };
@@ -155,10 +157,21 @@ async fn serve(flags: &Flags) -> Result<(), Ending> {
     crate::serve(config).await.map_err(|error| Ending::Failed(error.to_string()))
 }
 
-async fn migrate(flags: &Flags) -> Result<(), Ending> {
+async fn migrate(after_restore: bool, flags: &Flags) -> Result<(), Ending> {
     let config = configure(flags)?;
-    let applied =
-        crate::migrate(&config).await.map_err(|error| Ending::Failed(error.to_string()))?;
+    let failed = |error: crate::serve::ServeError| Ending::Failed(error.to_string());
+    let (applied, epoch) = match after_restore {
+        false => (crate::migrate(&config).await.map_err(failed)?, None),
+        true => {
+            let (applied, epoch) = crate::migrate_after_restore(&config).await.map_err(failed)?;
+            (applied, Some(epoch))
+        }
+    };
+    if let Some(epoch) = epoch {
+        eprintln!(
+            "tidings: opened epoch {epoch}: what the restore lost is told to clients that saw it"
+        );
+    }
     match applied {
         0 => eprintln!("tidings: the schema is up to date"),
         1 => eprintln!("tidings: applied 1 migration"),

@@ -11,7 +11,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Server;
-use super::params::{Params, last_name_is_unreadable, parse_app};
+use super::history::{no_such, one_of_app};
+use super::params::Params;
 use crate::error::{Kind, Problem};
 use crate::event_id::EventId;
 use crate::metrics::Outcome;
@@ -62,7 +63,7 @@ pub(super) async fn schedule(
             ("refused", Err(bad_time("is more than 30 days ahead: schedule it later")))
         }
         Err(error) => {
-            let (label, error) = send_error(&error);
+            let (label, error) = send_error(&error, server.inner.streams.database.is_up());
             (label, Err(error.into()))
         }
     };
@@ -78,18 +79,18 @@ fn bad_time(why: &str) -> Problem {
     Kind::InvalidField.because(format!("The member deliver_at {why}."))
 }
 
-fn send_error(error: &ChangeError) -> (&'static str, SendError) {
+fn send_error(error: &ChangeError, database_is_up: bool) -> (&'static str, SendError) {
     tracing::warn!(%error, "a send could not be scheduled");
     match error {
         ChangeError::OutcomeUnknown(_) => ("unknown", SendError::OutcomeUnknown),
         ChangeError::Busy(_) => ("overloaded", SendError::Overloaded),
-        ChangeError::NoSession(_) => ("unreachable", SendError::Unreachable),
-        ChangeError::Refused(error) => match error.sqlstate().unwrap_or_default() {
-            state if state.starts_with("22") || state.starts_with("23") => {
-                ("refused", SendError::Refused(error.summary()))
-            }
-            _ => ("unreachable", SendError::Unreachable),
-        },
+        ChangeError::NoSession(_) if database_is_up => ("overloaded", SendError::Overloaded),
+        ChangeError::Refused(cause) if cause.is_bad_data() => {
+            ("refused", SendError::Refused(cause.summary()))
+        }
+        ChangeError::NoSession(_) | ChangeError::Refused(_) => {
+            ("unreachable", SendError::Unreachable)
+        }
     }
 }
 
@@ -115,25 +116,14 @@ pub(super) async fn cancel(
     uri: Uri,
     params: Params,
 ) -> Result<StatusCode, Problem> {
-    params.end("none", &[])?;
-    let Ok(Path((app, id))) = path else {
-        return Err(match last_name_is_unreadable(&uri) {
-            true => {
-                Kind::NotFound.because("There is no such scheduled send: the id is not a ULID.")
-            }
-            false => Kind::InvalidApp.because("The app is not UTF-8 after percent-decoding."),
-        });
-    };
-    let app = parse_app(&app)?;
-    let missing = |why: &str| {
-        Kind::NotFound.because(format!("There is no scheduled send {id} in this app{why}."))
-    };
-    let schedule_id: EventId = id.parse().map_err(|why| missing(&format!(": the id is {why}")))?;
-    match server.inner.streams.database.store().cancel_scheduled(&app, schedule_id).await {
-        Ok(Cancelling::Cancelled) => Ok(StatusCode::NO_CONTENT),
-        Ok(Cancelling::Sent) => Err(Kind::AlreadySent
-            .because(format!("The scheduled send {schedule_id} was sent already."))),
-        Ok(Cancelling::Unknown) => Err(missing("")),
-        Err(error) => Err(Problem::of_change(error, server.inner.streams.database.is_up())),
+    params.end("none")?;
+    let (app, id) = one_of_app(path, &uri, "scheduled send")?;
+    let cancelled = server.inner.streams.database.store().cancel_scheduled(&app, id).await;
+    match cancelled.map_err(|error| server.problem(error))? {
+        Cancelling::Cancelled => Ok(StatusCode::NO_CONTENT),
+        Cancelling::Sent => {
+            Err(Kind::AlreadySent.because(format!("The scheduled send {id} was sent already.")))
+        }
+        Cancelling::Unknown => Err(no_such("scheduled send", id, "")),
     }
 }

@@ -81,7 +81,7 @@ pub(super) async fn change(
     params: Params,
     request: Request,
 ) -> Result<Json<Changed>, Problem> {
-    params.end("none", &[])?;
+    params.end("none")?;
     let received = Received::read(&server, request).await?;
     received.json_only("which cannot say what changes")?;
     let Wish { subject, topics, state } = Wish::read(&received.body)?;
@@ -112,7 +112,7 @@ pub(super) async fn counts(
     mut params: Params,
 ) -> Result<Json<CountsBody>, Problem> {
     let topics = params.take_topics()?;
-    params.end("topics", &[])?;
+    params.end("topics")?;
     let audiences = addressee.audiences(topics);
     let store = server.inner.streams.database.store();
     Ok(Json(store.counts(&addressee.app, &addressee.user, &audiences).await?.into()))
@@ -136,12 +136,12 @@ pub(super) async fn withdraw(
     uri: Uri,
     params: Params,
 ) -> Result<StatusCode, Problem> {
-    params.end("none", &[])?;
-    let (app, id) = one_of_app(path, &uri)?;
+    params.end("none")?;
+    let (app, id) = one_of_app(path, &uri, "notification")?;
     let known = server.inner.streams.database.store().withdraw(&app, id, server.now_ms()).await;
     match known.map_err(|error| server.problem(error))? {
         true => Ok(StatusCode::NO_CONTENT),
-        false => Err(no_such(id, "")),
+        false => Err(no_such("notification", id, "")),
     }
 }
 
@@ -219,7 +219,7 @@ impl Server {
         self.inner.streams.clock.now().timestamp_millis()
     }
 
-    fn problem(&self, error: ChangeError) -> Problem {
+    pub(super) fn problem(&self, error: ChangeError) -> Problem {
         let is_up = self.inner.streams.database.is_up();
         Problem::of_change(error, is_up)
     }

@@ -41,9 +41,8 @@ impl Store {
                 Err(ChangeError::Busy(error))
             }
             state
-                if ["22", "23", "25", "28", "42", "3F"]
-                    .iter()
-                    .any(|class| state.starts_with(class)) =>
+                if error.is_bad_data()
+                    || ["25", "28", "42", "3F"].iter().any(|class| state.starts_with(class)) =>
             {
                 Err(ChangeError::Refused(error))
             }

@@ -94,7 +94,8 @@ impl Partition {
 impl Store {
     /// A session for maintenance, unless another has it.
     pub async fn maintenance(&self) -> Result<Option<Maintenance>, StoreError> {
-        let mut conn = self.session().await?;
+        // It takes the lane too.
+        let mut conn = self.appending_session().await?;
         let locked = within(STEP_DEADLINE, async {
             sqlx::raw_sql(SETTINGS).execute(&mut conn).await?;
             let row = sqlx::query!(r#"select pg_try_advisory_lock(7463, 2) as "locked!""#);

@@ -15,17 +15,10 @@ fn is_row(frame: &Frame) -> bool {
 /// All up to `tidings.live`, which says how many notifications these are. A gap would be one of them.
 async fn replayed(app: &TestApp, to: &str, cursor: &str) -> (Vec<Frame>, SseClient) {
     let mut client = app.subscribe_after(to, cursor).await;
-    assert!(client.next().await.is("tidings.ready"));
-    let mut frames = Vec::new();
-    loop {
-        let frame = client.next_but_pings().await;
-        if frame.is("tidings.live") {
-            let notifications = frames.iter().filter(|frame: &&Frame| frame.is_notification());
-            assert_eq!(frame.json()["replayed"], notifications.count());
-            return (frames, client);
-        }
-        frames.push(frame);
-    }
+    let (frames, live) = client.replay().await;
+    let notifications = frames.iter().filter(|frame| frame.is_notification());
+    assert_eq!(live.json()["replayed"], notifications.count());
+    (frames, client)
 }
 
 fn ids(frames: &[Frame]) -> Vec<&str> {

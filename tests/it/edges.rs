@@ -29,18 +29,6 @@ async fn gap(client: &mut SseClient) -> serde_json::Value {
     client.next_that(|frame| frame.is("tidings.gap")).await.json()
 }
 
-/// The frames after ready, but pings, up to `tidings.live`.
-async fn until_live(client: &mut SseClient) -> Vec<Frame> {
-    assert!(client.next().await.is("tidings.ready"));
-    let mut frames = Vec::new();
-    loop {
-        match client.next_but_pings().await {
-            frame if frame.is("tidings.live") => return frames,
-            frame => frames.push(frame),
-        }
-    }
-}
-
 #[tokio::test]
 async fn the_edge_of_an_app_is_a_gap_for_its_streams_alone() {
     let app = TestApp::start().await;
@@ -52,7 +40,7 @@ async fn the_edge_of_an_app_is_a_gap_for_its_streams_alone() {
     remove_up_to(&app.database, "shop", edge).await;
 
     let mut client = app.subscribe_after("shop/ada", &sent[0].0).await;
-    let frames = until_live(&mut client).await;
+    let frames = client.replay().await.0;
     let expected = json!({"after": sent[0].0.id, "resumes_after": edge, "reason": "expired"});
     assert!(frames[0].is("tidings.gap"), "{frames:?}");
     assert_eq!(frames[0].json(), expected);
@@ -63,7 +51,7 @@ async fn the_edge_of_an_app_is_a_gap_for_its_streams_alone() {
         [("shop/ada", edge.as_str(), 2), ("other/ada", &sent[0].1.id, 3), ("other/ada", ZERO, 4)]
     {
         let mut client = app.subscribe_after(to, cursor).await;
-        let frames = until_live(&mut client).await;
+        let frames = client.replay().await.0;
         assert!(frames.iter().all(Frame::is_notification), "{to} {cursor}: {frames:?}");
         assert_eq!(frames.len(), missed, "{to} {cursor}");
     }
@@ -117,7 +105,7 @@ async fn an_app_whose_rows_are_all_gone_is_at_its_head_without_a_gap() {
     let head = SseClient::connect(app.address, "/api/notifications/subscribe/shop/ada", None).await;
     let at_the_edge = app.subscribe_after("shop/ada", last).await;
     for mut client in [head, at_the_edge] {
-        assert_eq!(until_live(&mut client).await, []);
+        assert_eq!(client.replay().await.0, []);
         assert_eq!(client.cursor.as_ref(), Some(last));
     }
 
@@ -126,7 +114,7 @@ async fn an_app_whose_rows_are_all_gone_is_at_its_head_without_a_gap() {
         ulid::Ulid::from_parts(ulid::Ulid::from_string(last).unwrap().timestamp_ms() + 1, 0);
     remove_up_to(&app.database, "shop", &later.to_string()).await;
     let mut client = app.subscribe_after("shop/ada", later.to_string()).await;
-    assert_eq!(until_live(&mut client).await, []);
+    assert_eq!(client.replay().await.0, []);
     let next = app.send("shop/ada", "1").await;
     client.expect([next]).await;
 }

@@ -19,16 +19,7 @@ async fn send(app: &TestApp, body: &str) -> (String, String) {
 
 async fn replayed(app: &TestApp, query: &str) -> Vec<Frame> {
     let path = format!("{SUBSCRIBE}{query}");
-    let mut client = SseClient::connect(app.address, &path, Some(ZERO)).await;
-    let wanted = |frame: &Frame| !frame.is("tidings.ready") && !frame.is("tidings.ping");
-    let mut frames = Vec::new();
-    loop {
-        let frame = client.next_that(wanted).await;
-        if frame.is("tidings.live") {
-            return frames;
-        }
-        frames.push(frame);
-    }
+    SseClient::connect(app.address, &path, Some(ZERO)).await.replay().await.0
 }
 
 #[tokio::test]

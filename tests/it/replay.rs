@@ -102,7 +102,7 @@ async fn a_replay_over_a_million_other_rows_touches_few_pages_and_is_exact() {
 
 /// A million rows in 31 days; a hundred of ada's in the first thirty, ten in the last; ten of bea's, ten
 /// for everyone, and ten of each of a hundred topics all over the month. And a hundred thousand gone.
-async fn fill(pool: &PgPool) {
+pub async fn fill(pool: &PgPool) {
     sqlx::raw_sql(
         "select tidings.extend_partitions(37);
         do $$ declare part regclass; begin
@@ -216,11 +216,11 @@ async fn explain(conn: &mut PgConnection, covered: &[String], after: &str) -> (V
     (run[0]["Plan"].clone(), ms)
 }
 
-fn buffers(node: &Value) -> i64 {
+pub fn buffers(node: &Value) -> i64 {
     ["Shared Hit Blocks", "Shared Read Blocks"].iter().map(|n| node[n].as_i64().unwrap()).sum()
 }
 
-fn scans_only_indexes(node: &Value, plan: &str) {
+pub fn scans_only_indexes(node: &Value, plan: &str) {
     let scan = node["Node Type"].as_str().unwrap();
     let name = node["Relation Name"].as_str().unwrap_or_default();
     if name.starts_with("notification") || name == "gone" {

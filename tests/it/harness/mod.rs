@@ -4,6 +4,7 @@
 mod app;
 mod cluster;
 mod database_proxy;
+mod faked_clock;
 mod process;
 mod proxy;
 mod raw;
@@ -12,6 +13,7 @@ mod sse;
 pub use app::{API, Sent, TestApp};
 pub use cluster::{Lane, TestDatabase};
 pub use database_proxy::{DatabaseProxy, Fault};
+pub use faked_clock::FakedClock;
 pub use process::ServerProcess;
 pub use proxy::Proxy;
 pub use raw::{Answer, Request};
