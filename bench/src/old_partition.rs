@@ -15,6 +15,8 @@ pub(crate) async fn fill(database_url: &str, rows: u64) -> Outcome<()> {
     let mut connection = PgConnection::connect(database_url).await?;
     let data = payload::data(0).replace('\'', "''");
     for sql in [
+        // The server makes partitions when it has started. After that none but `tidings prune` is to act.
+        "select pg_advisory_lock(7463, 2); select tidings.extend_partitions(7)".to_owned(),
         // The oldest partition begins a day after that from here on, and is empty yet.
         format!(
             "do $$ declare
