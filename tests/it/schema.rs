@@ -113,7 +113,6 @@ async fn a_database_of_a_newer_version_is_refused() {
 #[tokio::test]
 async fn a_server_that_may_not_migrate_refuses_an_empty_database_and_leaves_it_empty() {
     let database = TestDatabase::empty().await;
-    let missing = MIGRATOR.iter().filter(|m| m.migration_type.is_up_migration()).count();
     assert_eq!(
         refusal(&database, |config| config.migrate = false).await,
         format!(
