@@ -43,7 +43,7 @@ impl Dump {
         let reading = tokio::spawn(async move {
             while stop.try_recv().is_err() {
                 if stdout.read(&mut piece).await? == 0 {
-                    return Err(std::io::Error::other("pg_dump ended too early: use more rows"));
+                    break;
                 }
                 tokio::time::sleep(EVERY).await;
             }
@@ -52,7 +52,15 @@ impl Dump {
         Ok(Self { process, reading, enough })
     }
 
-    /// Lets it run to its end, which must be a good one, and fails if it had ended before.
+    /// Fails if it has ended.
+    pub(crate) fn still_runs(&self) -> Outcome<()> {
+        match self.reading.is_finished() {
+            true => Err("pg_dump ended before the sends did: use more rows".into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Lets it run to its end, which must be a good one.
     pub(crate) async fn finish(mut self) -> Outcome<()> {
         let _ = self.enough.send(());
         let mut stdout = self.reading.await??;

@@ -48,6 +48,7 @@ pub(crate) async fn run(options: &Options, target: &Target) -> Outcome<Figures> 
     let dump = Dump::start(&url).await?;
     let without = bench.sends("dump:", &mut figures).await?;
     let (with, removal) = bench.sends_and_removal("dump and removal:", &mut figures).await?;
+    dump.still_runs()?;
     if !old_partition::is_there(&url).await? {
         return Err("the partition went although a dump was reading it".into());
     }
