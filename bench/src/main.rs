@@ -19,6 +19,7 @@ mod check;
 mod cut_client;
 mod cuts;
 mod database;
+mod dump;
 #[cfg(test)]
 mod fake_server;
 mod fanout;
@@ -27,10 +28,12 @@ mod http;
 mod idle;
 mod latency;
 mod machine;
+mod old_partition;
 mod outbox;
 mod payload;
 mod proxy;
 mod report;
+mod retention;
 mod sender;
 mod senders_order;
 mod sends;
@@ -81,6 +84,8 @@ enum Command {
     Fanout(fanout::Options),
     /// Exactly once and in order for clients that are cut again and again.
     Cuts(cuts::Options),
+    /// The p99 of sends while a partition is removed, alone and beside a running pg_dump.
+    Retention(retention::Options),
     /// Changes of inbox state a second, and what they cost sends beside them.
     States(states::Options),
     /// Delay of others while one app sends a million from SQL.
@@ -138,6 +143,7 @@ impl Command {
             Self::Idle(options) => idle::run(options, target).await,
             Self::Fanout(options) => fanout::run(options, target).await,
             Self::Cuts(options) => cuts::run(options, target).await,
+            Self::Retention(options) => retention::run(options, target).await,
             Self::States(options) => states::run(options, target).await,
             Self::Outbox(options) => outbox::run(options, target).await,
             Self::SendersOrder(_) => unreachable!("it starts servers of its own"),
