@@ -10,11 +10,13 @@ async fn go_back_to(database: &TestDatabase, id: &str) {
     database
         .run(&format!(
             "delete from tidings.notification where id > '{id}';
-             select setval('tidings.position', tidings.position('{id}'));
-             select pg_terminate_backend(pid) from pg_stat_activity
-             where datname = current_database() and pid <> pg_backend_pid()"
+             select setval('tidings.position', tidings.position('{id}'))"
         ))
         .await;
+    // After the commit of that: nobody may find the database in between.
+    let cut = "select pg_terminate_backend(pid) from pg_stat_activity
+        where datname = current_database() and pid <> pg_backend_pid()";
+    database.run(cut).await;
 }
 
 async fn epochs(database: &TestDatabase) -> i64 {
