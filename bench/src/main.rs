@@ -29,6 +29,7 @@ mod idle;
 mod latency;
 mod machine;
 mod old_partition;
+mod outbox;
 mod payload;
 mod proxy;
 mod report;
@@ -87,6 +88,8 @@ enum Command {
     Retention(retention::Options),
     /// Changes of inbox state a second, and what they cost sends beside them.
     States(states::Options),
+    /// Delay of others while one app sends a million from SQL.
+    Outbox(outbox::Options),
     /// Order across two servers on one database, and throughput under an old snapshot.
     SendersOrder(senders_order::Options),
 }
@@ -142,6 +145,7 @@ impl Command {
             Self::Cuts(options) => cuts::run(options, target).await,
             Self::Retention(options) => retention::run(options, target).await,
             Self::States(options) => states::run(options, target).await,
+            Self::Outbox(options) => outbox::run(options, target).await,
             Self::SendersOrder(_) => unreachable!("it starts servers of its own"),
         }
     }

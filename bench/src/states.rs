@@ -78,28 +78,13 @@ impl Bench {
         let mut tasks = JoinSet::new();
         let start = Instant::now();
         let until = start + time;
-        for mut client in ready {
-            let tallies = tallies.clone();
-            tasks.spawn(async move {
-                let mut read = true;
-                repeat(until, &tallies[1], async |_| {
-                    client.change(read).await?;
-                    read = !read;
-                    Ok(())
-                })
-                .await
-            });
+        for client in ready {
+            tasks.spawn(repeat(until, tallies.clone(), 1, client));
         }
         for user in users(senders) {
-            let (address, tallies) = (self.address, tallies.clone());
-            let envelope = Envelope::new(address, &self.app, &format!("{user}-of-senders"));
-            tasks.spawn(async move {
-                let mut sender = Sender::open(address).await?;
-                repeat(until, &tallies[0], async |number| {
-                    sender.send(&envelope, number).await.map(drop)
-                })
-                .await
-            });
+            let envelope = Envelope::new(self.address, &self.app, &format!("{user}-of-senders"));
+            let sender = Sender::open(self.address).await?;
+            tasks.spawn(repeat(until, tallies.clone(), 0, (sender, envelope)));
         }
         join_all(tasks).await?;
         let seconds = start.elapsed().as_secs_f64();
@@ -112,23 +97,35 @@ impl Bench {
     }
 }
 
+/// What is done again and again.
+trait Work: Send + 'static {
+    fn once(&mut self, number: u64) -> impl Future<Output = Outcome<()>> + Send;
+}
+
+impl Work for (Sender, Envelope) {
+    async fn once(&mut self, number: u64) -> Outcome<()> {
+        self.0.send(&self.1, number).await.map(drop)
+    }
+}
+
 /// Works in a loop and adds how often, and how long each time took.
 async fn repeat(
     until: Instant,
-    tally: &Mutex<Tally>,
-    mut work: impl AsyncFnMut(u64) -> Outcome<()>,
+    tallies: Arc<[Mutex<Tally>; 2]>,
+    kind: usize,
+    mut work: impl Work,
 ) -> Outcome<()> {
     let mut latency = Samples::default();
     let mut count = 0;
     let mut start = Instant::now();
     while start < until {
-        work(count).await?;
+        work.once(count).await?;
         count += 1;
         let end = Instant::now();
         latency.push(end - start);
         start = end;
     }
-    let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut tally = tallies[kind].lock().unwrap_or_else(PoisonError::into_inner);
     tally.count += usize::try_from(count)?;
     tally.latency.append(latency);
     Ok(())
@@ -152,10 +149,12 @@ impl Client {
         let (read, unread) = (request("read"), request("unread"));
         Ok(Self { connection: Connection::open(address).await?, read, unread })
     }
+}
 
+impl Work for Client {
     /// Each change is one: had the one before been lost, this one would change nothing.
-    async fn change(&mut self, read: bool) -> Outcome<()> {
-        let request = if read { &self.read } else { &self.unread };
+    async fn once(&mut self, number: u64) -> Outcome<()> {
+        let request = if number.is_multiple_of(2) { &self.read } else { &self.unread };
         let answer = timely("a change", self.connection.call(request)).await?;
         if answer.status != 200 || !answer.body.starts_with(b"{\"changed\":1,") {
             return Err(answer.refused("a change of state"));

@@ -118,8 +118,8 @@ pub(super) async fn cancel(
 ) -> Result<StatusCode, Problem> {
     params.end("none")?;
     let (app, id) = one_of_app(path, &uri, "scheduled send")?;
-    let cancelled = server.inner.streams.database.store().cancel_scheduled(&app, id).await;
-    match cancelled.map_err(|error| server.problem(error))? {
+    let store = server.inner.streams.database.store();
+    match server.counted(store.cancel_scheduled(&app, id)).await? {
         Cancelling::Cancelled => Ok(StatusCode::NO_CONTENT),
         Cancelling::Sent => {
             Err(Kind::AlreadySent.because(format!("The scheduled send {id} was sent already.")))

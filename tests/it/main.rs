@@ -34,6 +34,7 @@ mod schema;
 mod send;
 mod shutdown;
 mod slow;
+mod sql;
 mod start;
 mod streams;
 mod subscribe;

@@ -185,7 +185,7 @@ async fn a_query_with_a_mistake_is_refused() {
     let limit = |text: &str| format!("limit is not a number from 1 to 500: {text}.");
     let there_is_no =
         |name: &str, known: &str| format!("There is no parameter {name}: this route has {known}.");
-    let of_history = "limit, order, before, after, topics";
+    let of_history = "limit, order, before, after, topics, state";
     let one_of = "/api/notifications/notification/shop/01ARZ3NDEKTSV4RRFFQ69G5FAV";
     for (path, query, slug, detail) in [
         (

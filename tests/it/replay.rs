@@ -220,7 +220,7 @@ pub fn buffers(node: &Value) -> i64 {
     ["Shared Hit Blocks", "Shared Read Blocks"].iter().map(|n| node[n].as_i64().unwrap()).sum()
 }
 
-pub fn scans_only_indexes(node: &Value, plan: &str) {
+fn scans_only_indexes(node: &Value, plan: &str) {
     let scan = node["Node Type"].as_str().unwrap();
     let name = node["Relation Name"].as_str().unwrap_or_default();
     if name.starts_with("notification") || name == "gone" {

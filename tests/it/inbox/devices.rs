@@ -185,7 +185,7 @@ const DEVICES: [(&str, &str); 6] =
 #[tokio::test]
 async fn devices_that_are_cut_and_come_back_show_what_the_server_counts_and_lists() {
     for seed in [1, 2, fastrand::u64(..)] {
-        println!("seed {seed}");
+        eprintln!("seed {seed}");
         let mut run = Run::new(seed).await;
         for _ in 0..STEPS {
             run.step().await;
