@@ -98,3 +98,27 @@ async fn more_users_than_one_batch_has_are_all_known_by_their_first_row() {
     };
     assert_eq!(since, first[..1250]);
 }
+
+#[tokio::test]
+async fn a_withdrawn_row_stays_withdrawn_while_its_partition_cannot_be_taken_out() {
+    let database = begun_ago(4).await;
+    // In the first partition.
+    append_ago(&database, 5, "shop", "user:ada", 2).await;
+    let withdraw = "insert into tidings.gone (id) select id from tidings.notification limit 1";
+    database.run(withdraw).await;
+    // As a long VACUUM or ANALYZE of the feed.
+    let mut vacuum = PgConnection::connect(&database.url).await.unwrap();
+    let lock = "begin; lock table tidings.notification in share update exclusive mode";
+    sqlx::raw_sql(lock).execute(&mut vacuum).await.unwrap();
+
+    let app = server(&database, 2).await;
+    let overdue = async || app.metric("tidings_partitions_overdue").await;
+    eventually("the removal has begun and waits", async || overdue().await == 3.0).await;
+
+    let state = "select state from tidings.partitions where state <> 'kept'";
+    assert_eq!(database.value::<String>(state).await, "leaving");
+    let history = app.get("/api/notifications/history/shop/ada").await.unwrap();
+    let history: Value = history.json().await.unwrap();
+    assert_eq!(history["notifications"].as_array().unwrap().len(), 1, "{history}");
+    vacuum.close().await.unwrap();
+}

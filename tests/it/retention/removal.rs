@@ -123,6 +123,8 @@ async fn a_clock_that_is_ahead_removes_nothing_that_is_young() {
     })
     .await;
     gone(&database, 3).await;
+    let over = "select pg_try_advisory_lock(7463, 2)";
+    eventually("all is done", async || database.value::<bool>(over).await).await;
     app.stop().await.unwrap();
 
     assert_eq!(database.count().await, 3);
