@@ -2,12 +2,16 @@
 //! and stalled peers, and the orderly end. axum's own loop has no header timeout, and would wait for
 //! ever on an open stream.
 
+mod socket;
+
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::{Request, Version};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -16,24 +20,22 @@ use hyper_util::service::TowerToHyperService;
 use prometheus_client::metrics::gauge::Gauge;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 use tracing::{debug, error};
 
+use self::socket::{LONGEST_HEAD, Socket};
+use crate::config::Limits;
 use crate::metrics::Held;
 
-/// For the first byte of a request, and for the rest of its head.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// A peer that takes no byte for this long is gone or stalled; it comes back with its cursor.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A peer that acknowledges nothing for this long is dead, as the kernel sees it.
 const DEAD_PEER: Duration = Duration::from_secs(60);
 const KEEPALIVE: Duration = Duration::from_secs(20);
-/// What may lie in a connection's buffers. hyper allocates twice the smallest size for anything above
-/// it, for every idle stream; and more would only hide that a client does not read.
-const CONNECTION_BUFFER: usize = 8 << 10;
+/// What an HTTP/2 stream may have under way; more would only hide that a client does not read.
+const SEND_BUFFER: usize = 8 << 10;
 /// Connections beyond the streams: sends, health checks, and streams that are refused.
 const SPARE_CONNECTIONS: usize = 128;
 
@@ -43,32 +45,46 @@ pub struct Server {
     http1: http1::Builder,
     http1_or_2: auto::Builder<TokioExecutor>,
     tasks: TaskTracker,
+    header_timeout: Duration,
+    stalled_after: Duration,
+    long_heads: Arc<Semaphore>,
     max_connections: usize,
     gauge: Gauge,
 }
 
 impl Server {
     /// A server for `router` with up to `max_streams` streams.
-    pub fn new(router: Router, max_streams: usize, gauge: Gauge) -> Server {
+    pub fn new(router: Router, max_streams: usize, limits: &Limits, gauge: Gauge) -> Server {
+        let Limits { header_timeout, stalled_after, .. } = *limits;
         let mut http1 = http1::Builder::new();
         http1
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .max_buf_size(CONNECTION_BUFFER);
+            .header_read_timeout(header_timeout)
+            .max_buf_size(LONGEST_HEAD);
         let mut http1_or_2 = auto::Builder::new(TokioExecutor::new());
         http1_or_2
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .max_buf_size(CONNECTION_BUFFER);
+            .header_read_timeout(header_timeout)
+            .max_buf_size(LONGEST_HEAD);
         http1_or_2
             .http2()
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE)
-            .max_send_buf_size(CONNECTION_BUFFER);
-        let max_connections = max_streams.saturating_add(SPARE_CONNECTIONS);
-        Server { router, http1, http1_or_2, tasks: TaskTracker::new(), max_connections, gauge }
+            .max_header_list_size(LONGEST_HEAD as u32)
+            .max_send_buf_size(SEND_BUFFER);
+        Server {
+            router,
+            http1,
+            http1_or_2,
+            tasks: TaskTracker::new(),
+            header_timeout,
+            stalled_after,
+            long_heads: socket::long_heads(),
+            max_connections: max_streams.saturating_add(SPARE_CONNECTIONS),
+            gauge,
+        }
     }
 
     /// Serves until `closing`; then takes no more connections, asks the open ones to end (HTTP/2 is
@@ -108,16 +124,23 @@ impl Server {
         // hyper's header timeout starts with the first byte.
         let mut first = [0];
         let silent = tokio::select! {
-            peeked = timeout(HEADER_TIMEOUT, socket.peek(&mut first)) => !matches!(peeked, Ok(Ok(1))),
+            peeked = timeout(self.header_timeout, socket.peek(&mut first)) => !matches!(peeked, Ok(Ok(1))),
             () = closing.cancelled() => true,
         };
         if silent {
             return;
         }
-        let mut io = TimeoutStream::new(socket);
-        io.set_write_timeout(Some(WRITE_TIMEOUT));
-        let service = TowerToHyperService::new(self.router.clone());
-        let io = TokioIo::new(Box::pin(io));
+        let socket = Socket::new(socket, self.stalled_after, &self.long_heads);
+        let backlog = socket.backlog();
+        let router = self.router.clone().map_request(move |mut request: Request<Incoming>| {
+            // Over HTTP/2 many streams share the socket, and each has a window of its own.
+            if request.version() != Version::HTTP_2 {
+                request.extensions_mut().insert(backlog.clone());
+            }
+            request
+        });
+        let service = TowerToHyperService::new(router);
+        let io = TokioIo::new(socket);
         let ended = match first {
             // HTTP/2 begins with PRI. What begins with another letter, a GET above all, is spared
             // the room for both, which an idle stream would keep.
