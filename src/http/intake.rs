@@ -47,8 +47,10 @@ impl Intake {
     ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
         match tokio::time::timeout(DEADLINE, self.collect(body, max_body)).await {
             Ok(arrived) => arrived.map(|Arrived { bytes, room }| (bytes.into(), room)),
-            Err(_) => Err(Kind::InvalidData
-                .because("The body did not arrive within 30 s: send it again.")),
+            Err(_) => {
+                Err(Kind::InvalidData
+                    .because("The body did not arrive within 30 s: send it again."))
+            }
         }
     }
 

@@ -44,11 +44,7 @@ pub(super) struct OpenStreams {
 
 impl OpenStreams {
     /// Makes the body of a subscription.
-    pub(super) fn open(
-        &self,
-        subscription: Subscription,
-        backlog: Option<Backlog>,
-    ) -> EventStream {
+    pub(super) fn open(&self, subscription: Subscription, backlog: Option<Backlog>) -> EventStream {
         // Boxed, because `unfold` has room for its state twice.
         let subscription = Box::new(subscription);
         let bytes = futures_util::stream::unfold(subscription, async |mut subscription| {
@@ -151,7 +147,10 @@ mod tests {
     async fn a_client_that_takes_nothing_for_a_minute_is_given_up_and_told_so() {
         let (streams, mut stream) = open();
         assert_eq!(next(&mut stream).await.unwrap(), "a");
-        streams.give_up_stalled(Instant::now() + STALLED_AFTER - Duration::from_secs(1), STALLED_AFTER);
+        streams.give_up_stalled(
+            Instant::now() + STALLED_AFTER - Duration::from_secs(1),
+            STALLED_AFTER,
+        );
         assert_eq!(next(&mut stream).await.unwrap(), "b");
         streams.give_up_stalled(Instant::now() + STALLED_AFTER, STALLED_AFTER);
         let farewell = next(&mut stream).await.unwrap();

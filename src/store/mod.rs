@@ -197,8 +197,7 @@ impl Store {
 
     /// A connection that is ours until we close it.
     async fn session(&self) -> Result<PgConnection, StoreError> {
-        let mut conn =
-            within(CONNECT_DEADLINE, PgConnection::connect_with(&self.direct)).await?;
+        let mut conn = within(CONNECT_DEADLINE, PgConnection::connect_with(&self.direct)).await?;
         self.check_own(&mut conn).await?;
         Ok(conn)
     }

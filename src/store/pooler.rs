@@ -34,7 +34,9 @@ impl Store {
                     connected => connected?,
                 };
                 match sqlx::raw_sql("begin").execute(&mut holder).await {
-                    Err(sqlx::Error::Database(e)) if e.code().as_deref() == Some(PROTOCOL_VIOLATION) => {
+                    Err(sqlx::Error::Database(e))
+                        if e.code().as_deref() == Some(PROTOCOL_VIOLATION) =>
+                    {
                         return Ok(true);
                     }
                     begun => begun?,

@@ -17,6 +17,7 @@ mod idempotency;
 mod operations;
 mod order;
 mod plans;
+mod pooler;
 mod private_postgres;
 mod problems;
 mod replay;
