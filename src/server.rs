@@ -4,6 +4,8 @@
 
 mod socket;
 
+use std::convert::Infallible;
+use std::error::Error;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{Request, Version};
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -24,10 +27,11 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
+use tower::{Service, ServiceExt};
 use tracing::{debug, error};
 
 use self::socket::{LONGEST_HEAD, Socket};
+use crate::backlog::Backlog;
 use crate::config::Limits;
 use crate::metrics::Held;
 
@@ -60,6 +64,7 @@ impl Server {
         http1
             .timer(TokioTimer::new())
             .header_read_timeout(header_timeout)
+            .max_header_size(LONGEST_HEAD)
             .max_buf_size(LONGEST_HEAD);
         let mut http1_or_2 = auto::Builder::new(TokioExecutor::new());
         http1_or_2
@@ -122,33 +127,22 @@ impl Server {
             return;
         }
         // hyper's header timeout starts with the first byte.
-        let mut first = [0];
+        let mut first = [0; 2];
         let silent = tokio::select! {
-            peeked = timeout(self.header_timeout, socket.peek(&mut first)) => !matches!(peeked, Ok(Ok(1))),
+            peeked = timeout(self.header_timeout, socket.peek(&mut first)) => !matches!(peeked, Ok(Ok(1..))),
             () = closing.cancelled() => true,
         };
         if silent {
             return;
         }
         let socket = Socket::new(socket, self.stalled_after, &self.long_heads);
-        let backlog = socket.backlog();
-        let router = self.router.clone().map_request(move |mut request: Request<Incoming>| {
-            // Over HTTP/2 many streams share the socket, and each has a window of its own.
-            if request.version() != Version::HTTP_2 {
-                request.extensions_mut().insert(backlog.clone());
-            }
-            request
-        });
-        let service = TowerToHyperService::new(router);
-        let io = TokioIo::new(socket);
         let ended = match first {
-            // HTTP/2 begins with PRI. What begins with another letter, a GET above all, is spared
-            // the room for both, which an idle stream would keep.
-            [b'P'] => {
-                let mut connection = Box::pin(self.http1_or_2.serve_connection(io, service));
-                drive(connection.as_mut(), closing).await
-            }
+            // HTTP/2 begins with PRI. All else is spared the room for both, which an idle stream
+            // would keep.
+            [b'P', 0 | b'R'] => self.serve_http_2(socket, closing).await,
             _ => {
+                let service = self.service(socket.backlog(), |_| {});
+                let io = TokioIo::new(socket);
                 let connection = pin!(self.http1.serve_connection(io, service));
                 drive(connection, closing).await.map_err(Into::into)
             }
@@ -157,6 +151,57 @@ impl Server {
             debug!(error, "a connection broke");
         }
     }
+
+    /// Serves HTTP/2, or what only began like it. No header timeout runs while it is not known which,
+    /// nor on a connection that nothing is asked on.
+    async fn serve_http_2(
+        &self,
+        socket: Socket,
+        closing: CancellationToken,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let asked = CancellationToken::new();
+        let first_request = asked.clone();
+        let service = self.service(socket.backlog(), move |_| first_request.cancel());
+        let io = TokioIo::new(socket);
+        let mut connection = Box::pin(self.http1_or_2.serve_connection(io, service));
+        let unasked = async {
+            if timeout(self.header_timeout, asked.cancelled()).await.is_ok() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            ended = drive(connection.as_mut(), closing) => ended,
+            () = unasked => Err("nothing was asked in time".into()),
+        }
+    }
+
+    fn service<F: Fn(&Request<Incoming>) + Clone>(
+        &self,
+        backlog: Backlog,
+        sees: F,
+    ) -> TowerToHyperService<impl Handler + use<F>> {
+        TowerToHyperService::new(self.router.clone().map_request(
+            move |mut request: Request<Incoming>| {
+                sees(&request);
+                // Over HTTP/2 many streams share the socket, and each has a window of its own.
+                if request.version() != Version::HTTP_2 {
+                    request.extensions_mut().insert(backlog.clone());
+                }
+                request
+            },
+        ))
+    }
+}
+
+/// What hyper asks for an answer.
+trait Handler:
+    Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone
+{
+}
+
+impl<S> Handler for S where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone
+{
 }
 
 /// Runs a connection to its end, and asks it to end when the server closes.

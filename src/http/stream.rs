@@ -119,6 +119,8 @@ impl http_body::Body for EventStream {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
 
     use http_body::Body;
 
@@ -156,6 +158,35 @@ mod tests {
         let farewell = next(&mut stream).await.unwrap();
         assert!(farewell.ends_with(b"data: {\"reason\":\"slow\"}\n\n"), "{farewell:?}");
         assert_eq!(next(&mut stream).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_stream_hands_on_no_more_than_its_connection_takes() {
+        let (_streams, mut stream) = open();
+        let backlog = Backlog::default();
+        stream.state().backlog = Some(backlog.clone());
+        backlog.add(10_000);
+        let woken = Arc::new(Woken::default());
+        let waker = woken.clone().into();
+        let polled = Pin::new(&mut stream).poll_frame(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        backlog.take(1_000);
+        assert!(!woken.0.load(Ordering::Relaxed), "there is still no room");
+
+        backlog.take(1_000);
+
+        assert!(woken.0.load(Ordering::Relaxed));
+        assert_eq!(next(&mut stream).await.unwrap(), "a");
+        assert_eq!(next(&mut stream).await.unwrap(), "b");
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 
     #[tokio::test]

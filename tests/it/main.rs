@@ -6,6 +6,7 @@
     reason = "a test fails where its expectation ends; and nothing is outside of this crate"
 )]
 
+mod abuse;
 mod balancers;
 mod batches;
 mod cuts;

@@ -34,6 +34,7 @@ pub(crate) use behind;
 
 behind! {
     frames_pass_at_once
+    a_client_that_stops_reading_is_noticed_and_misses_nothing
     a_quiet_stream_stays_open_as_long_as_pings_pass
     a_stream_with_a_hundred_long_topics_opens
     many_streams_share_one_http_2_connection
@@ -56,6 +57,39 @@ async fn frames_pass_at_once(kind: Kind) {
         let id = front.send_stored("shop/ada", &number.to_string()).await;
         client.expect([id]).await;
     }
+}
+
+/// A balancer that buffered would take everything off the instance's hands.
+async fn a_client_that_stops_reading_is_noticed_and_misses_nothing(kind: Kind) {
+    // More than the kernel's buffers on both ways take.
+    const SENDS: usize = 450;
+    let database = TestDatabase::new().await;
+    let Some(mut front) = Front::plan(kind) else { return };
+    let ends_soon = |config: &mut tidings::config::Config| {
+        config.limits.stalled_after = Duration::from_secs(1);
+    };
+    let instance = front.instance(0, &database, ends_soon).await;
+    front.start(|page| page).await;
+    let mut stalled = front.subscribe("shop/ada").await;
+
+    let data = format!("\"{}\"", "x".repeat(65_000));
+    let mut sent = Vec::new();
+    for _ in 0..SENDS {
+        sent.push(instance.send("shop/ada", &data).await.id);
+    }
+    let none = async || instance.metric("tidings_subscriptions").await == 0.0;
+    eventually("its stream is ended", none).await;
+
+    let mut seen = Vec::new();
+    while let Some(frame) = stalled.try_next().await {
+        if frame.is_notification() && frame.id.is_some() {
+            seen.push(frame.id().to_owned());
+        }
+    }
+    let mut back = front.open(SUBSCRIBE, stalled.cursor.as_deref()).await.unwrap();
+    let (rest, _) = back.until("tidings.live").await;
+    seen.extend(rest.iter().map(|frame| frame.id().to_owned()));
+    assert!(seen == sent, "{} of {}", seen.len(), sent.len());
 }
 
 /// A sixtieth of the page's idle timeouts.
