@@ -7,6 +7,7 @@ mod socket;
 use std::convert::Infallible;
 use std::error::Error;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::metrics::gauge::Gauge;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,18 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 const SEND_BUFFER: usize = 8 << 10;
 /// Connections beyond the streams: sends, health checks, and streams that are refused.
 const SPARE_CONNECTIONS: usize = 128;
+
+/// Connections that wait to be accepted. All clients of an instance that has gone come at once, and
+/// whom the kernel turns away tries again after a second. It allows `net.core.somaxconn`, mostly 4096.
+const BACKLOG: u32 = 65_535;
+
+/// Listens on `address`.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Accepts connections until told to stop, then waits for them to end.
 pub struct Server {

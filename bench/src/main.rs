@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::report::{Figures, Report};
 use crate::target::{Source, Target};
 
+mod abuse;
 mod check;
 mod cut_client;
 mod cuts;
@@ -26,9 +27,11 @@ mod follower;
 mod http;
 mod idle;
 mod latency;
+mod live;
 mod machine;
 mod payload;
 mod proxy;
+mod reconnect;
 mod report;
 mod sender;
 mod senders_order;
@@ -79,6 +82,10 @@ enum Command {
     Fanout(fanout::Options),
     /// Exactly once and in order for clients that are cut again and again.
     Cuts(cuts::Options),
+    /// Many clients that come back at once, and what everybody else notices of it.
+    Reconnect(reconnect::Options),
+    /// Slow and bad clients: the server's memory, and what everybody else notices of them.
+    Abuse(abuse::Options),
     /// Order across two servers on one database, and throughput under an old snapshot.
     SendersOrder(senders_order::Options),
 }
@@ -132,6 +139,8 @@ impl Command {
             Self::Idle(options) => idle::run(options, target).await,
             Self::Fanout(options) => fanout::run(options, target).await,
             Self::Cuts(options) => cuts::run(options, target).await,
+            Self::Reconnect(options) => reconnect::run(options, target).await,
+            Self::Abuse(options) => abuse::run(options, target).await,
             Self::SendersOrder(_) => unreachable!("it starts servers of its own"),
         }
     }
