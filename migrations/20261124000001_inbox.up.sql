@@ -50,18 +50,23 @@ begin atomic
     select a.audience, coalesce(m.seen_up_to, i.mark), coalesce(m.read_up_to, i.mark),
            coalesce(m.archived_up_to, '00000000-0000-0000-0000-000000000000')
     from unnest(audiences) as a (audience)
+    cross join (
+        select coalesce(
+            (select k.since from tidings.known_user k where k.app = app_id and k.user_name = user_id),
+            (select n.id from tidings.notification n
+             where n.app = app_id and n.audience = 'user:' || user_id order by n.id limit 1),
+            -- Not known yet: nothing of the others counts.
+            'ffffffff-ffff-ffff-ffff-ffffffffffff') as since
+        offset 0
+    ) known
     cross join lateral (
         select case when a.audience = 'user:' || user_id then '00000000-0000-0000-0000-000000000000'
-            else coalesce(
-                (select k.since from tidings.known_user k where k.app = app_id and k.user_name = user_id),
-                (select n.id from tidings.notification n
-                 where n.app = app_id and n.audience = 'user:' || user_id order by n.id limit 1),
-                -- Not known yet: nothing of the others counts.
-                'ffffffff-ffff-ffff-ffff-ffffffffffff')
-        end as mark
+            else known.since end as mark
     ) i
     left join tidings.state_mark m
-        on m.app = app_id and m.user_name = user_id and m.audience = a.audience;
+        on m.app = app_id and m.user_name = user_id and m.audience = a.audience
+    -- Both offsets: or the planner would put these expressions in every place where a mark is used.
+    offset 0;
 end;
 
 -- How much is unread and unseen in these audiences, and the head of the same snapshot: a stream from
@@ -76,8 +81,12 @@ begin atomic
     cross join lateral (
         select coalesce(s.seen, n.id <= m.seen) as seen
         from tidings.notification n
-        left join tidings.user_state s
-            on s.app = app_id and s.user_name = user_id and s.audience = m.audience and s.id = n.id
+        -- The limit makes it one look by the whole key, never a join with all of the user's.
+        left join lateral (
+            select s.seen, s.read, s.archived from tidings.user_state s
+            where s.app = app_id and s.user_name = user_id and s.audience = m.audience and s.id = n.id
+            limit 1
+        ) s on true
         where n.app = app_id and n.audience = m.audience and n.id > greatest(m.read, m.archived)
           and s.read is distinct from true and s.archived is distinct from true
           and n.event is distinct from 'tidings.state'
@@ -139,8 +148,11 @@ begin
               and (n.expires_at is null or n.expires_at > clock_timestamp())
             limit 1
         ) n
-        left join tidings.user_state s
-            on s.app = app_id and s.user_name = user_id and s.audience = n.audience and s.id = n.id
+        left join lateral (
+            select s.id, s.seen, s.read, s.archived from tidings.user_state s
+            where s.app = app_id and s.user_name = user_id and s.audience = n.audience and s.id = n.id
+            limit 1
+        ) s on true
         left join tidings.state_mark m
             on m.app = app_id and m.user_name = user_id and m.audience = n.audience
         cross join lateral (
@@ -204,8 +216,11 @@ begin
     cross join lateral (
         -- Where the mark says the opposite, all but those that are overridden change …
         select from tidings.notification n
-        left join tidings.user_state s
-            on s.app = app_id and s.user_name = user_id and s.audience = m.audience and s.id = n.id
+        left join lateral (
+            select s.seen, s.read, s.archived from tidings.user_state s
+            where s.app = app_id and s.user_name = user_id and s.audience = m.audience and s.id = n.id
+            limit 1
+        ) s on true
         where n.app = app_id and n.audience = m.audience
           and n.id > case when value then b.mark else zero end
           and n.id <= case when value then up_to else least(b.mark, up_to) end
@@ -235,12 +250,15 @@ begin
         select app_id, user_id, m.audience, n.id,
                case when is_read then true end, case when not is_read then true end
         from tidings.state_mark m
-        join tidings.notification n
-            on n.app = app_id and n.audience = m.audience and n.id > up_to
-           and n.id <= case when is_read then m.read_up_to else m.archived_up_to end
+        cross join lateral (
+            select n.id from tidings.notification n
+            where n.app = app_id and n.audience = m.audience and n.id > up_to
+              and n.id <= case when is_read then m.read_up_to else m.archived_up_to end
+              and n.event is distinct from 'tidings.state'
+              and (select g.id from tidings.gone g where g.id = n.id) is null
+            offset 0
+        ) n
         where m.app = app_id and m.user_name = user_id and m.audience = any(audiences)
-          and n.event is distinct from 'tidings.state'
-          and (select g.id from tidings.gone g where g.id = n.id) is null
         on conflict (app, user_name, audience, id) do update
         set read = coalesce(s.read, excluded.read), archived = coalesce(s.archived, excluded.archived);
     end if;

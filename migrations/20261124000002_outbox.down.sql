@@ -1,5 +1,13 @@
 drop procedure tidings.rotate_outbox(bigint);
 drop procedure tidings.drain_outbox(integer, integer, bigint, text, integer, boolean, timestamptz);
+drop procedure tidings.forget_old(boolean);
+drop function tidings.move_due();
+drop procedure tidings.cancel_scheduled(text, uuid, text);
+drop procedure tidings.schedule(
+    text, text[], text, text, integer, text, timestamptz, text, bytea, text, uuid, timestamptz
+);
+drop function tidings.make_durable();
+drop table tidings.scheduled;
 drop function tidings.is_drainer();
 drop function tidings.send_everyone(text, json, text, interval);
 drop function tidings.send_topic(text, text, json, text, interval);

@@ -206,6 +206,179 @@ $$;
 create function tidings.is_drainer() returns boolean language sql
     return pg_try_advisory_xact_lock(7463, 4);
 
+-- Sends to come. Those that are due are moved into the outbox: an id is given only then, so that no
+-- cursor is ever above it.
+create table tidings.scheduled (
+    schedule_id uuid primary key,
+    app tidings.app_name not null,
+    audiences tidings.audience_name[] not null check (cardinality(audiences) between 1 and 1000),
+    event tidings.event_name,
+    data tidings.event_data not null,
+    lifetime tidings.lifetime,
+    replaces tidings.replace_key,
+    deliver_at timestamptz not null,
+    created_at timestamptz not null,
+    -- It is no longer to come: in the outbox, or called off. Kept for some days, to be asked for.
+    sent_at timestamptz,
+    cancelled_at timestamptz,
+    check (num_nonnulls(sent_at, cancelled_at) < 2)
+);
+create index scheduled_due on tidings.scheduled (deliver_at, schedule_id)
+    where sent_at is null and cancelled_at is null;
+create index scheduled_ended on tidings.scheduled (coalesce(sent_at, cancelled_at))
+    where coalesce(sent_at, cancelled_at) is not null;
+
+-- What is acknowledged is durable. A role or database default below `on` would make it a lie.
+create function tidings.make_durable() returns void language plpgsql as $$
+begin
+    if current_setting('synchronous_commit') in ('off', 'local') then
+        perform set_config('synchronous_commit', 'on', true);
+    end if;
+end
+$$;
+
+-- Schedules a send, and commits. With an Idempotency-Key the key is looked up before the time is judged,
+-- since a repeat may come when it is past.
+--   verdict   'scheduled', or 'replayed': what an earlier request with the key was answered,
+--             'mismatch': the key is that of another request,
+--             'past' or 'far': it is no time to schedule for
+create procedure tidings.schedule(
+    app_id text, audiences text[], event text, data text, lifetime integer, replaces text,
+    due_at timestamptz, idempotency_key text, request bytea,
+    inout verdict text, inout id uuid, inout deliver_at timestamptz
+) language plpgsql as $$
+declare
+    answered record;
+    now constant timestamptz := clock_timestamp();
+begin
+    perform tidings.make_durable();
+    verdict := 'scheduled';
+    if idempotency_key is not null then
+        perform tidings.take_lane();
+        -- Past its time it counts as absent.
+        delete from tidings.idempotency_key k
+        where k.app = app_id and k.key = idempotency_key
+          and k.answered_at < clock_timestamp() - tidings.key_lifetime();
+        select k.* into answered from tidings.idempotency_key k
+        where k.app = app_id and k.key = idempotency_key;
+        if found then
+            verdict := case when answered.fingerprint = request and answered.schedule_id is not null
+                            then 'replayed' else 'mismatch' end;
+            id := answered.schedule_id;
+            deliver_at := answered.deliver_at;
+            commit;
+            return;
+        end if;
+    end if;
+
+    verdict := case when due_at < now - interval '5 seconds' then 'past'
+                    when due_at > now + interval '30 days' then 'far' else 'scheduled' end;
+    if verdict = 'scheduled' then
+        -- A ULID of its own: that of the notification comes with the delivery.
+        id := encode(substring(int8send((extract(epoch from now) * 1000)::bigint) from 3)
+                     || substring(uuid_send(gen_random_uuid()) from 7), 'hex')::uuid;
+        deliver_at := due_at;
+        insert into tidings.scheduled
+            (schedule_id, app, audiences, event, data, lifetime, replaces, deliver_at, created_at)
+        values (id, app_id, audiences, event, data::json, lifetime, replaces, due_at, now);
+        if idempotency_key is not null then
+            insert into tidings.idempotency_key (app, key, fingerprint, schedule_id, deliver_at, answered_at)
+            values (app_id, idempotency_key, request, id, due_at, clock_timestamp());
+        end if;
+    end if;
+    commit;
+end
+$$;
+
+-- Calls a scheduled send off, and commits.
+--   outcome   'cancelled', also if it was before; 'sent': too late; 'unknown': the app has no such one
+create procedure tidings.cancel_scheduled(app_id text, id uuid, inout outcome text) language plpgsql as $$
+begin
+    perform tidings.make_durable();
+    update tidings.scheduled s set cancelled_at = clock_timestamp()
+    where s.schedule_id = id and s.app = app_id and s.sent_at is null and s.cancelled_at is null;
+    -- In a later statement: what it waited for may have been the drainer.
+    select case when s.cancelled_at is not null then 'cancelled' else 'sent' end into outcome
+    from tidings.scheduled s where s.schedule_id = id and s.app = app_id;
+    outcome := coalesce(outcome, 'unknown');
+    commit;
+end
+$$;
+
+-- Moves scheduled sends that are due into the outbox, in the drainer's transaction; how many. Bounded in
+-- rows and bytes, since one can be for a thousand users. One that is being called off right now is left
+-- for the next time.
+create function tidings.move_due() returns integer language plpgsql as $$
+declare
+    now constant timestamptz := clock_timestamp();
+    due uuid[];
+begin
+    with candidates as materialized (
+        select s.schedule_id, s.deliver_at, cardinality(s.audiences) as rows,
+               octet_length(s.data::text)::bigint as bytes
+        from tidings.scheduled s
+        where s.deliver_at <= now and s.sent_at is null and s.cancelled_at is null
+        order by s.deliver_at, s.schedule_id
+        limit 500
+        for update skip locked
+    )
+    select array_agg(c.schedule_id) into due from (
+        select c.schedule_id, row_number() over earlier as number,
+               sum(c.rows) over earlier as rows, sum(c.rows * c.bytes) over earlier as bytes
+        from candidates c window earlier as (order by c.deliver_at, c.schedule_id)
+    ) c where c.number = 1 or c.rows <= 5000 and c.bytes <= 16777216;
+    if due is null then
+        return 0;
+    end if;
+
+    update tidings.scheduled s set sent_at = now where s.schedule_id = any(due);
+    perform tidings.put_into_outbox(d.app, d.audience, d.event, d.data, d.lifetime, d.replaces)
+    from (
+        select s.app, a.audience, s.event, s.data, s.lifetime, s.replaces
+        from tidings.scheduled s, unnest(s.audiences) with ordinality as a (audience, number)
+        where s.schedule_id = any(due)
+        order by s.deliver_at, s.schedule_id, a.number
+    ) d;
+    return cardinality(due);
+end
+$$;
+
+-- Forgets, in small groups, idempotency keys past their time and scheduled sends that ended a week ago;
+-- more: there are others.
+create procedure tidings.forget_old(inout more boolean) language plpgsql as $$
+declare
+    until timestamptz := clock_timestamp() - interval '7 days';
+    gone integer;
+begin
+    more := false;
+    if not tidings.is_drainer() then
+        commit;
+        return;
+    end if;
+    delete from tidings.scheduled s where s.schedule_id in (
+        select o.schedule_id from tidings.scheduled o
+        where coalesce(o.sent_at, o.cancelled_at) < until
+        order by coalesce(o.sent_at, o.cancelled_at) limit 500 for update skip locked
+    );
+    get diagnostics gone = row_count;
+    more := gone = 500;
+    commit;
+
+    until := clock_timestamp() - tidings.key_lifetime();
+    if exists (select from tidings.idempotency_key k where k.answered_at < until) then
+        -- Whoever adds or removes a key has the lane.
+        perform tidings.take_lane();
+        delete from tidings.idempotency_key k using (
+            select o.app, o.key from tidings.idempotency_key o
+            where o.answered_at < until order by o.answered_at limit 500
+        ) o where k.app = o.app and k.key = o.key;
+        get diagnostics gone = row_count;
+        more := more or gone = 500;
+    end if;
+    commit;
+end
+$$;
+
 -- Moves one slice of what waits in the outbox into the feed. The slice is fair: up to `most_apps` apps
 -- behind `after_app`, and of each the same share of `most_rows`, in rounds of 100 rows. It ends early
 -- after 250 ms, so that an app that comes meanwhile is soon part of one.
@@ -231,6 +404,7 @@ declare
     datas json[];
     lifetimes integer[];
     replaces text[];
+    due integer;
     app_count integer;
     is_first boolean := after_app = '';
     low integer := 1;
@@ -245,6 +419,8 @@ begin
         commit;
         return;
     end if;
+
+    due := tidings.move_due();
 
     -- In a later statement than the lock: its snapshot has all that the drainer before has moved.
     with recursive in_0 (app, seq, n) as (
@@ -292,7 +468,7 @@ begin
     into slice_apps, slice_seqs, slice_bytes, oldest, more, app_count, after_app
     from slice s;
 
-    more := coalesce(more, false) or app_count = most_apps or not is_first;
+    more := coalesce(more, false) or due > 0 or app_count = most_apps or not is_first;
     if app_count < most_apps then
         -- The last app was reached: the next slice begins with the first.
         after_app := '';

@@ -17,6 +17,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 /// While there is nothing: how late the first send from SQL is at most.
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
+/// Idempotency keys past their time count as absent anyway; this only keeps their table small.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// Drains the outbox.
@@ -55,7 +57,15 @@ impl Drainer {
         retry: &mut Duration,
     ) -> StoreError {
         let mut pause = SHORTEST_PAUSE;
+        let mut forget_at = Instant::now();
         loop {
+            if Instant::now() >= forget_at {
+                match session.forget_old().await {
+                    Ok(true) => {}
+                    Ok(false) => forget_at = Instant::now() + FORGET_EVERY,
+                    Err(error) => return error,
+                }
+            }
             let started = Instant::now();
             let drained = match self.drain_once(session).await {
                 Ok(drained) => drained,

@@ -25,6 +25,8 @@ pub enum GapReason {
     Expired,
     /// The cursor is above everything that was ever issued here.
     Ahead,
+    /// The cursor is of rows that a restore or a failover has lost.
+    Restored,
     /// The `Last-Event-ID` header was not a ULID.
     BadCursor,
 }
@@ -35,6 +37,7 @@ impl GapReason {
         match self {
             GapReason::Expired => "expired",
             GapReason::Ahead => "ahead",
+            GapReason::Restored => "restored",
             GapReason::BadCursor => "bad-cursor",
         }
     }

@@ -36,6 +36,8 @@ pub struct Hub {
 struct State {
     /// Everything up to here has been dispatched.
     position: EventId,
+    /// How often the position was set back.
+    setbacks: u64,
     /// All events kept, oldest first, with the audience they are indexed under.
     ring: VecDeque<(AudienceKey, Arc<Event>)>,
     bytes: usize,
@@ -127,6 +129,7 @@ impl Hub {
     pub fn new(ring_bytes: usize, metrics: Arc<Metrics>) -> Hub {
         let state = State {
             position: EventId::ZERO,
+            setbacks: 0,
             ring: VecDeque::new(),
             bytes: 0,
             audiences: HashMap::new(),
@@ -167,15 +170,15 @@ impl Hub {
     /// Goes on from `position` although rows before it may be missing; every subscription that is
     /// not yet there goes back to replay, where it learns what it lost.
     pub fn skip_to(&self, position: EventId) {
+        self.state().jump(position);
+    }
+
+    /// Goes on from `position`, which can be lower: a restore or failover has lost what came after it.
+    /// Every subscription goes back to replay, also one whose cursor is above.
+    pub fn reset_to(&self, position: EventId) {
         let mut state = self.state();
-        state.position = position;
-        state.ring.clear();
-        state.bytes = 0;
-        for audience in state.audiences.values_mut() {
-            audience.floor = position;
-            audience.events.clear();
-            audience.members.wake();
-        }
+        state.setbacks += 1;
+        state.jump(position);
     }
 
     /// Registers a subscription, before its first page is read: its audiences are kept in the ring
@@ -185,12 +188,23 @@ impl Hub {
         let mut state = self.state();
         let join = |audience| state.join(coverage, audience, wake.clone());
         let places = coverage.audiences.iter().map(join).collect();
-        let counted = Held::new(&self.metrics.subscriptions, 1);
-        Membership { hub: self.clone(), places, wake, _counted: counted }
+        let (setbacks, counted) = (state.setbacks, Held::new(&self.metrics.subscriptions, 1));
+        Membership { hub: self.clone(), places, wake, setbacks, _counted: counted }
     }
 }
 
 impl State {
+    fn jump(&mut self, position: EventId) {
+        self.position = position;
+        self.ring.clear();
+        self.bytes = 0;
+        for audience in self.audiences.values_mut() {
+            audience.floor = position;
+            audience.events.clear();
+            audience.members.wake();
+        }
+    }
+
     fn names(&mut self, format: Format) -> &mut ByName {
         match format {
             Format::Data => &mut self.data,
@@ -280,6 +294,8 @@ pub struct Membership {
     /// Of each audience, and which member of it this is.
     places: Box<[(AudienceKey, u32)]>,
     wake: Arc<Notify>,
+    /// Those of the hub that the subscription has gone back to replay for.
+    setbacks: u64,
     _counted: Held,
 }
 
@@ -291,8 +307,12 @@ impl Membership {
 
     /// Takes the events behind `cursor`. The position and the rings are read under one lock: an
     /// event cannot be published on one audience between the looks at two others.
-    pub fn take(&self, cursor: EventId) -> Taken {
+    pub fn take(&mut self, cursor: EventId) -> Taken {
         let state = self.hub.state();
+        if state.setbacks != self.setbacks {
+            self.setbacks = state.setbacks;
+            return Taken::Behind;
+        }
         let mut complete_to = cursor.max(state.position);
         let mut queues = Vec::new();
         for (key, _) in &self.places {
@@ -311,12 +331,11 @@ impl Membership {
             .zip(&mut queues)
             .filter_map(|(place, queue)| Some(Reverse((next(queue)?, place))))
             .collect();
-        let (mut events, mut bytes) = (Vec::new(), 0);
+        let (mut events, mut bytes) = (Vec::<Arc<Event>>::new(), 0);
         while let Some(Reverse((_, place))) = order.pop() {
             let Some(event) = queues[place].next() else { continue };
             bytes += event.frame.len();
-            if let (Some(last), true) = (events.last(), bytes > TAKE_BYTES) {
-                let last: &Arc<Event> = last;
+            if let Some(last) = events.last().filter(|_| bytes > TAKE_BYTES) {
                 complete_to = last.id;
                 break;
             }

@@ -29,6 +29,7 @@ pub mod maintenance;
 pub mod metrics;
 pub mod notification;
 pub mod postgres;
+pub mod prune;
 mod queue;
 pub mod replayer;
 pub mod retention;
@@ -41,4 +42,5 @@ pub mod telemetry;
 pub mod writer;
 
 pub use instance::{RunError, run};
-pub use serve::{migrate, serve};
+pub use prune::prune;
+pub use serve::{migrate, migrate_after_restore, serve};

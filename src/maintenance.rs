@@ -12,9 +12,9 @@ use crate::retention::{Removal, Retention};
 use crate::store::{Maintenance, StoreError};
 
 const EVERY: Duration = Duration::from_secs(3600);
-/// Appends queue up behind each attempt to add a partition for up to its lock timeout of 100 ms, so while
-/// a dump refuses them, they become rarer.
-const SHORTEST_RETRY: Duration = Duration::from_secs(10);
+/// Another has the lock for a moment, or a long query is in the way. Appends queue up behind each attempt
+/// to add a partition for up to its lock timeout of 100 ms, so while a dump refuses them, they become rarer.
+const SHORTEST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(300);
 
 /// The instance's share in it.
@@ -54,7 +54,7 @@ impl Maintainer {
         }
     }
 
-    /// Whether all is done, by this instance or another.
+    /// Whether all is done. What another does meanwhile may not be all: its retention can be a longer one.
     async fn round(&self) -> Result<bool, StoreError> {
         let done = match self.database.store().maintenance().await? {
             Some(mut maintenance) => {
@@ -62,7 +62,7 @@ impl Maintainer {
                 maintenance.end().await;
                 done
             }
-            None => true,
+            None => false,
         };
         self.measure().await?;
         Ok(done)

@@ -36,6 +36,10 @@ pub struct Metrics {
     pub outbox_age_seconds: Gauge<f64, AtomicU64>,
     /// Sends whose outcome had to be looked up.
     pub outcomes_settled: Family<Outcome, Counter>,
+    /// Changes of inbox state and withdrawals by outcome.
+    pub changes: Family<Outcome, Counter>,
+    /// From the call to the commit's answer.
+    pub change_seconds: Histogram,
     /// From a client's wish for a page to the page.
     pub replay_seconds: Histogram,
     /// Clients waiting for a page.
@@ -159,6 +163,17 @@ impl Metrics {
                 "outcomes_settled",
                 "Broken appends looked up",
                 Family::default()
+            ),
+            changes: register!(
+                "changes",
+                "Changes of inbox state and withdrawals by outcome",
+                Family::default()
+            ),
+            change_seconds: register!(
+                "change",
+                Seconds,
+                "From the call to the answer of its commit",
+                seconds()
             ),
             replay_seconds: register!(
                 "replay",

@@ -150,16 +150,14 @@ impl Batcher {
     async fn run_forever(self: Arc<Batcher>, mut waiting: mpsc::UnboundedReceiver<Wish>) {
         self.database.prepared().await;
         let queries = Arc::new(Semaphore::new(QUERIES));
-        // Fewer than a batch; those behind them still wait in the channel.
+        // Up to a batch; those behind them still wait in the channel.
         let mut next = VecDeque::with_capacity(BATCH);
         loop {
             let Ok(query) = queries.clone().acquire_owned().await else { return };
-            let room = BATCH - next.len();
-            let mut batch = Vec::new();
-            if next.is_empty() && waiting.recv_many(&mut batch, room).await == 0 {
-                return;
+            if next.is_empty() {
+                let Some(wish) = waiting.recv().await else { return };
+                next.push_back(wish);
             }
-            next.extend(batch);
             while next.len() < BATCH
                 && let Ok(wish) = waiting.try_recv()
             {

@@ -7,8 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::clock::Clock;
-use crate::event_id::EventId;
-use crate::store::{AppRetention, Keep, Maintenance, Partition, Step, StoreError};
+use crate::store::{AppRetention, Keep, Leftovers, Maintenance, Partition, Step, StoreError};
 
 /// Tries for one step, with a pause in between: on a busy database one of them usually meets no long
 /// query. What lasts longer, a dump, is waited for by whoever calls again.
@@ -117,22 +116,15 @@ impl Retention {
     }
 }
 
-/// Forgets what refers to rows that are gone: first the keys that a later send would look them up by.
+/// Forgets what refers to rows that are gone.
 async fn forget(maintenance: &mut Maintenance) -> Result<(), StoreError> {
-    let mut page = 0;
-    let mut began = Instant::now();
-    while let Some(next) = maintenance.forget_replaceable(page).await? {
-        page = next;
+    let mut next = Some(Leftovers::FIRST);
+    while let Some(at) = next {
+        let began = Instant::now();
+        next = maintenance.forget(at).await?;
         rest(began).await;
-        began = Instant::now();
     }
-    let mut after = EventId::ZERO;
-    while let Some(last) = maintenance.forget_gone(after).await? {
-        after = last;
-        rest(began).await;
-        began = Instant::now();
-    }
-    maintenance.forget_app_edges().await
+    Ok(())
 }
 
 /// Leaves the machine to the sends for a while.

@@ -279,6 +279,10 @@ impl Subscription {
     fn receive_page(&mut self, page: Page, earliest: bool) {
         let position = self.position.expect("pages are asked for behind a position");
         self.phase = Phase::Replaying { earliest: false };
+        // First, since it is more exact: nothing that is here is passed over.
+        if let Some(end) = page.facts.cut_off_at {
+            return self.gap(Some(position), position.moved_to(end), GapReason::Restored);
+        }
         // Against the sequence on the primary: the hub may lag behind a cursor that is good. An edge can
         // be above all that was issued, where nothing was sent for long; it was told as a cursor.
         if position.position() > page.facts.last_position && position > page.facts.edge {

@@ -90,6 +90,8 @@ pub struct Sender {
 pub struct OwnGroup {
     /// The last position before it.
     pub prev: i64,
+    /// In which it was made.
+    pub epoch: i32,
     /// Its rows, in order.
     pub rows: Vec<Notification>,
 }
@@ -222,9 +224,9 @@ impl Writer {
 
     async fn open_session(&mut self) -> Result<Session, StoreError> {
         let session = self.database.store().append_session().await?;
-        if self.last_known == 0 {
-            self.last_known = self.database.store().head().await?.position();
-        }
+        // Lower than before, if the database has gone back: its rows are to be found all the same.
+        let head = self.database.store().head().await?.id.position();
+        self.last_known = if self.last_known == 0 { head } else { head.min(self.last_known) };
         Ok(session)
     }
 
@@ -297,7 +299,7 @@ impl Writer {
         // What the database added is in the table alone. A full channel loses nothing either: the
         // feed finds the rows there.
         if let Some(prev) = appended.prev.filter(|_| !appended.has_entries && !rows.is_empty()) {
-            let _ = self.to_feed.try_send(OwnGroup { prev, rows });
+            let _ = self.to_feed.try_send(OwnGroup { prev, epoch: appended.epoch, rows });
         }
     }
 
@@ -319,7 +321,7 @@ impl Writer {
                 Err(error) => error,
             };
             let state = error.sqlstate().unwrap_or_default();
-            if state.starts_with("22") || state.starts_with("23") {
+            if error.is_bad_data() {
                 self.session = Some(session);
                 return Err(SendError::Refused(error.summary()));
             }

@@ -231,7 +231,8 @@ impl<'a> Scene<'a> {
             Kind::HalfHead => format!("GET / HTTP/1.1\r\nHost: {address}\r\nX-Half: ").into_bytes(),
             Kind::LongHead => format!("GET /?_={}", "a".repeat(40_000)).into_bytes(),
             Kind::HalfBody => {
-                let head = crate::target::send_head(address, &self.app, "ada", 8_000_000);
+                let head =
+                    crate::target::send_head(address, &format!("{}/ada", self.app), 8_000_000);
                 let mut request = head.into_bytes();
                 request.resize(request.len() + 1_000_000, b' ');
                 request

@@ -29,7 +29,7 @@ impl Live {
     pub(crate) async fn start(target: &Target, rate: u32, lasts: Duration) -> Outcome<Self> {
         let (app, users) = (random_name("live"), users(USERS));
         let count = u64::from(rate) * lasts.as_secs();
-        let times = Arc::new(Times::new(usize::try_from(count)?, USERS));
+        let times = Arc::new(Times::new(usize::try_from(count)?, 0, USERS));
         let sink = times.clone();
         let parsed = Arc::new(move |number| sink.parsed(number));
         let subscribers = subscriber::open_all(target.address, &app, &users, &parsed).await?;

@@ -20,6 +20,7 @@ mod check;
 mod cut_client;
 mod cuts;
 mod database;
+mod dump;
 #[cfg(test)]
 mod fake_server;
 mod fanout;
@@ -29,15 +30,19 @@ mod idle;
 mod latency;
 mod live;
 mod machine;
+mod old_partition;
+mod outbox;
 mod payload;
 mod proxy;
 mod reconnect;
 mod report;
+mod retention;
 mod sender;
 mod senders_order;
 mod sends;
 mod spawn;
 mod sse;
+mod states;
 mod stats;
 mod stream;
 mod subscriber;
@@ -78,7 +83,7 @@ enum Command {
     Latency(latency::Options),
     /// Memory of the server for each idle stream.
     Idle(idle::Options),
-    /// One notification to many subscribers of one user.
+    /// One notification to many subscribers of one user, or to everyone in an app.
     Fanout(fanout::Options),
     /// Exactly once and in order for clients that are cut again and again.
     Cuts(cuts::Options),
@@ -86,6 +91,12 @@ enum Command {
     Reconnect(reconnect::Options),
     /// Slow and bad clients: the server's memory, and what everybody else notices of them.
     Abuse(abuse::Options),
+    /// The p99 of sends while a partition is removed, alone and beside a running pg_dump.
+    Retention(retention::Options),
+    /// Changes of inbox state a second, and what they cost sends beside them.
+    States(states::Options),
+    /// Delay of others while one app sends a million from SQL.
+    Outbox(outbox::Options),
     /// Order across two servers on one database, and throughput under an old snapshot.
     SendersOrder(senders_order::Options),
 }
@@ -141,6 +152,9 @@ impl Command {
             Self::Cuts(options) => cuts::run(options, target).await,
             Self::Reconnect(options) => reconnect::run(options, target).await,
             Self::Abuse(options) => abuse::run(options, target).await,
+            Self::Retention(options) => retention::run(options, target).await,
+            Self::States(options) => states::run(options, target).await,
+            Self::Outbox(options) => outbox::run(options, target).await,
             Self::SendersOrder(_) => unreachable!("it starts servers of its own"),
         }
     }

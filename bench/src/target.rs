@@ -60,10 +60,18 @@ impl Target {
     }
 }
 
-/// The request that sends a body of `length` bytes to one user, up to the body.
-pub(crate) fn send_head(address: SocketAddr, app: &str, user: &str, length: usize) -> String {
+/// The request that changes a user's state with a body of `length` bytes, up to the body.
+pub(crate) fn state_head(address: SocketAddr, app: &str, user: &str, length: usize) -> String {
     format!(
-        "POST {API}/send/{app}/{user} HTTP/1.1\r\nHost: {address}\r\n\
+        "POST {API}/state/{app}/{user} HTTP/1.1\r\nHost: {address}\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    )
+}
+
+/// The request that sends a body of `length` bytes to `app/user` or to an app, up to the body.
+pub(crate) fn send_head(address: SocketAddr, to: &str, length: usize) -> String {
+    format!(
+        "POST {API}/send/{to} HTTP/1.1\r\nHost: {address}\r\n\
          Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
     )
 }

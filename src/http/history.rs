@@ -139,7 +139,7 @@ pub(super) async fn history(
     let after = params.take_id("after")?;
     let filter = params.take("state").map(|text| parse_filter(&text)).transpose()?;
     let topics = params.take_topics()?;
-    params.end("limit, order, before, after, topics, state", &[])?;
+    params.end("limit, order, before, after, topics, state")?;
 
     let audiences = addressee.audiences(topics);
     let query = HistoryQuery {
@@ -190,34 +190,37 @@ pub(super) async fn notification(
     uri: Uri,
     params: Params,
 ) -> Result<Json<NotificationBody>, Problem> {
-    params.end("none", &[])?;
-    let (app, id) = one_of_app(path, &uri)?;
+    params.end("none")?;
+    let (app, id) = one_of_app(path, &uri, "notification")?;
     match server.inner.streams.database.store().notification(&app, id).await? {
         Some(Found::Listed(notification)) => Ok(Json(notification.try_into()?)),
         Some(Found::Withdrawn) => Err(Kind::Withdrawn
             .because(format!("The notification {id} was withdrawn: remove it from your list."))),
         Some(Found::Replaced(by)) => Err(Kind::Withdrawn
             .because(format!("The notification {id} was replaced: show {by} in its place."))),
-        None => Err(no_such(id, "")),
+        None => Err(no_such("notification", id, "")),
     }
 }
 
-/// Reads `{app}/{id}` at the end of a path.
+/// Reads `{app}/{id}` at the end of a path; `what` has the id.
 pub(super) fn one_of_app(
     path: Result<Path<(String, String)>, PathRejection>,
     uri: &Uri,
+    what: &str,
 ) -> Result<(App, EventId), Problem> {
     let Ok(Path((app, id))) = path else {
         return Err(match last_name_is_unreadable(uri) {
-            true => Kind::NotFound.because("There is no such notification: the id is not a ULID."),
+            true => {
+                Kind::NotFound.because(format!("There is no such {what}: the id is not a ULID."))
+            }
             false => Kind::InvalidApp.because("The app is not UTF-8 after percent-decoding."),
         });
     };
     let app = parse_app(&app)?;
-    let id = id.parse().map_err(|why| no_such(&id, &format!(": the id is {why}")))?;
+    let id = id.parse().map_err(|why| no_such(what, &id, &format!(": the id is {why}")))?;
     Ok((app, id))
 }
 
-pub(super) fn no_such(id: impl std::fmt::Display, why: &str) -> Problem {
-    Kind::NotFound.because(format!("There is no notification {id} in this app{why}."))
+pub(super) fn no_such(what: &str, id: impl std::fmt::Display, why: &str) -> Problem {
+    Kind::NotFound.because(format!("There is no {what} {id} in this app{why}."))
 }

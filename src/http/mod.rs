@@ -8,6 +8,7 @@ mod intake;
 mod openapi;
 mod params;
 mod request_id;
+mod scheduled;
 mod send;
 mod state;
 mod stream;
@@ -88,6 +89,7 @@ pub fn router(server: Server) -> Router {
         .routes(routes!(send::send))
         .routes(routes!(send::send_to))
         .routes(routes!(send::batch))
+        .routes(routes!(scheduled::cancel))
         .routes(routes!(subscribe::subscribe))
         .routes(routes!(history::history))
         .routes(routes!(history::notification))
@@ -98,8 +100,7 @@ pub fn router(server: Server) -> Router {
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .split_for_parts();
-    api.merge(later())
-        .merge(openapi::docs(openapi))
+    api.merge(openapi::docs(openapi))
         .route("/", get(async || Redirect::temporary("/docs")))
         .fallback(no_route)
         .method_not_allowed_fallback(async || {
@@ -116,14 +117,6 @@ pub fn router(server: Server) -> Router {
         .layer(cors(&config))
         .layer(axum::middleware::from_fn(request_id::request_id))
         .with_state(server)
-}
-
-/// Routes of the contract that come with the next issue: said, never mistaken for a wrong path.
-fn later() -> Router<Server> {
-    let not_yet = || axum::routing::any(async || openapi::not_yet("This route"));
-    ["scheduled/{app}/{id}"]
-        .into_iter()
-        .fold(Router::new(), |router, path| router.route(&format!("{API}/{path}"), not_yet()))
 }
 
 /// An empty segment matches no route; say which name is missing where one is.

@@ -7,6 +7,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, Uri};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::Server;
@@ -16,6 +17,7 @@ use super::params::{Addressee, Params, distinct_topics};
 use crate::address::Topic;
 use crate::error::{Kind, Problem};
 use crate::event_id::EventId;
+use crate::metrics::Outcome;
 use crate::store::{ChangeError, Counts, State as InboxState, StateChange, Subject};
 
 /// Which notifications change, and to what.
@@ -81,16 +83,15 @@ pub(super) async fn change(
     params: Params,
     request: Request,
 ) -> Result<Json<Changed>, Problem> {
-    params.end("none", &[])?;
+    params.end("none")?;
     let received = Received::read(&server, request).await?;
     received.json_only("which cannot say what changes")?;
     let Wish { subject, topics, state } = Wish::read(&received.body)?;
     let audiences = addressee.audiences(topics);
     let Addressee { app, user } = &addressee;
     let change = StateChange { app, user, audiences: &audiences, subject, state };
-    let changed =
-        server.inner.streams.database.store().change_state(&change, server.now_ms()).await;
-    let changed = changed.map_err(|error| server.problem(error))?;
+    let store = server.inner.streams.database.store();
+    let changed = server.counted(store.change_state(&change, server.now_ms())).await?;
     Ok(Json(Changed { changed: changed.changed, counts: changed.counts.into() }))
 }
 
@@ -112,7 +113,7 @@ pub(super) async fn counts(
     mut params: Params,
 ) -> Result<Json<CountsBody>, Problem> {
     let topics = params.take_topics()?;
-    params.end("topics", &[])?;
+    params.end("topics")?;
     let audiences = addressee.audiences(topics);
     let store = server.inner.streams.database.store();
     Ok(Json(store.counts(&addressee.app, &addressee.user, &audiences).await?.into()))
@@ -136,12 +137,12 @@ pub(super) async fn withdraw(
     uri: Uri,
     params: Params,
 ) -> Result<StatusCode, Problem> {
-    params.end("none", &[])?;
-    let (app, id) = one_of_app(path, &uri)?;
-    let known = server.inner.streams.database.store().withdraw(&app, id, server.now_ms()).await;
-    match known.map_err(|error| server.problem(error))? {
+    params.end("none")?;
+    let (app, id) = one_of_app(path, &uri, "notification")?;
+    let store = server.inner.streams.database.store();
+    match server.counted(store.withdraw(&app, id, server.now_ms())).await? {
         true => Ok(StatusCode::NO_CONTENT),
-        false => Err(no_such(id, "")),
+        false => Err(no_such("notification", id, "")),
     }
 }
 
@@ -219,8 +220,24 @@ impl Server {
         self.inner.streams.clock.now().timestamp_millis()
     }
 
-    fn problem(&self, error: ChangeError) -> Problem {
-        let is_up = self.inner.streams.database.is_up();
-        Problem::of_change(error, is_up)
+    /// Makes a change, counts it, and says why it was not acknowledged.
+    pub(super) async fn counted<T>(
+        &self,
+        change: impl Future<Output = Result<T, ChangeError>>,
+    ) -> Result<T, Problem> {
+        let metrics = &self.inner.streams.metrics;
+        let started = Instant::now();
+        let changed = change.await;
+        let outcome = match &changed {
+            Ok(_) => {
+                metrics.change_seconds.observe(started.elapsed().as_secs_f64());
+                "done"
+            }
+            Err(ChangeError::Busy(_) | ChangeError::NoSession(_)) => "overloaded",
+            Err(ChangeError::Refused(_)) => "refused",
+            Err(ChangeError::OutcomeUnknown(_)) => "unknown",
+        };
+        metrics.changes.get_or_create(&Outcome { outcome }).inc();
+        changed.map_err(|error| Problem::of_change(error, self.inner.streams.database.is_up()))
     }
 }

@@ -89,7 +89,7 @@ fn start(headers: &HeaderMap, mut params: Params) -> Result<Start, Problem> {
         }
     }
     let since = params.take("since");
-    params.end("last_event_id, since, topics, format", &[])?;
+    params.end("last_event_id, since, topics, format")?;
     if in_query.is_some() && since.is_some() {
         return Err(Kind::InvalidParameter
             .because("Both since and last_event_id are given: give one of them."));

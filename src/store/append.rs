@@ -24,6 +24,8 @@ pub struct Appended {
     pub prev: Option<i64>,
     /// The last position of the group, state entries included.
     pub last: i64,
+    /// In which its ids were made.
+    pub epoch: i32,
     /// When, by the database's clock.
     pub created_at: DateTime<Utc>,
     /// What became of each send, in order.
@@ -77,7 +79,7 @@ pub struct LaneHolder {
 impl Store {
     /// Opens a session for appending.
     pub async fn append_session(&self) -> Result<Session, StoreError> {
-        let mut conn = self.session().await?;
+        let mut conn = self.appending_session().await?;
         // statement_timeout stays off: it would end a wait for a synchronous standby as if the
         // standby had confirmed. lock_timeout does not count there.
         let backend = within(QUERY_DEADLINE, async {
@@ -152,6 +154,7 @@ impl Session {
         Ok(Appended {
             prev: Some(row.prev.ok_or_else(none)?),
             last: first + rows as i64 + entries - 1,
+            epoch: epoch.into(),
             created_at,
             sends,
             has_entries: entries > 0,
@@ -215,7 +218,15 @@ impl Session {
             .await?;
             let (sends, _) = outcomes(group, EventId::from(first), known);
             let last = EventId::from(last).position();
-            Ok(Some(Appended { prev: None, last, created_at, sends, has_entries: true }))
+            let epoch = (first.as_u128() >> 48) as u16;
+            Ok(Some(Appended {
+                prev: None,
+                last,
+                epoch: epoch.into(),
+                created_at,
+                sends,
+                has_entries: true,
+            }))
         })
         .await
     }

@@ -29,8 +29,12 @@ from tidings.retention_edge e left join lateral (
                 coalesce(s.seen, n.id <= m.seen) as seen, coalesce(s.read, n.id <= m.read) as read,
                 coalesce(s.archived, n.id <= m.archived) as archived
             from tidings.notification n
-            left join tidings.user_state s
-                on s.app = $1 and s.user_name = $2 and s.audience = m.audience and s.id = n.id
+            -- The limit makes it one look by the whole key, never a join with all of the user's.
+            left join lateral (
+                select s.seen, s.read, s.archived from tidings.user_state s
+                where s.app = $1 and s.user_name = $2 and s.audience = m.audience and s.id = n.id
+                limit 1
+            ) s on true
             where n.app = $1 and n.audience = m.audience
                 and n.id > greatest($4::uuid, side.low) and n.id < $5::uuid and n.id <= side.high
                 and n.event is distinct from 'tidings.state'

@@ -3,16 +3,21 @@
 
 mod app_retention;
 mod append;
+mod change;
+mod epoch;
 mod feed;
 mod history;
+mod leftovers;
 mod outbox;
 mod pooler;
 mod replay;
 mod retention;
+mod scheduled;
 mod schema;
 mod state;
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
@@ -20,14 +25,19 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres};
 
 pub use app_retention::AppRetention;
+use epoch::Seen;
+
 pub use append::{Answered, Appended, LaneHolder, Outcome, Session};
-pub use feed::FeedPage;
+pub use change::ChangeError;
+pub use feed::{FeedPage, Head, NewEpoch};
 pub use history::{Filter, Found, HistoryPage, HistoryQuery, Listed, Order};
+pub use leftovers::Leftovers;
 pub use outbox::{DrainSession, Drained};
 pub use replay::{Facts, PageEnd, ReplayPage, ReplayRequest, ReplayRow};
 pub use retention::{Keep, Maintenance, Partition, Step};
+pub use scheduled::{Cancelling, NewScheduled, Scheduled, Scheduling};
 pub use schema::SchemaError;
-pub use state::{ChangeError, Changed, Counts, State, StateChange, Subject};
+pub use state::{Changed, Counts, State, StateChange, Subject};
 
 /// Long enough for any query of ours on a busy machine, short enough to notice a frozen database.
 pub const QUERY_DEADLINE: Duration = Duration::from_secs(5);
@@ -47,10 +57,11 @@ pub struct Store {
     /// Reads for streams, never through one: however many histories are asked for, the feed has its
     /// turn.
     streams: PgPool,
-    /// Changes of state: these wait for each other's locks, and must not keep reads waiting.
+    /// Changes of state and scheduled sends: these wait for each other's locks, and must not keep reads waiting.
     changes: PgPool,
     /// LISTEN, the writer and maintenance: these need a session of their own.
     direct: PgConnectOptions,
+    seen: Arc<Seen>,
 }
 
 /// The planner's guesses about many clients in one query are high, and compiling it for them takes
@@ -71,15 +82,20 @@ fn pool(
     options: PgPoolOptions,
     database: PgConnectOptions,
     settings: Option<&'static str>,
+    appends: Option<Arc<Seen>>,
 ) -> PgPool {
     options
         .acquire_timeout(CONNECT_DEADLINE)
         .after_connect(move |conn, _| {
+            let appends = appends.clone();
             Box::pin(async move {
                 if let Some(settings) = settings {
-                    sqlx::raw_sql(settings).execute(conn).await?;
+                    sqlx::raw_sql(settings).execute(&mut *conn).await?;
                 }
-                Ok(())
+                match appends {
+                    Some(seen) => seen.check(conn).await,
+                    None => Ok(()),
+                }
             })
         })
         .connect_lazy_with(database)
@@ -110,9 +126,21 @@ impl StoreError {
         }
     }
 
+    /// The database cannot be asked at all, or does not answer.
+    pub fn is_unreachable(&self) -> bool {
+        use sqlx::Error::{Io, PoolTimedOut};
+        matches!(self, StoreError::Deadline(_) | StoreError::Database(Io(_) | PoolTimedOut))
+    }
+
     /// A lock was not had in the time allowed for it.
     pub fn is_lock_timeout(&self) -> bool {
         self.sqlstate().is_some_and(|state| state == "55P03")
+    }
+
+    /// Postgres refuses what it was given: no row of it was stored.
+    pub fn is_bad_data(&self) -> bool {
+        let state = self.sqlstate().unwrap_or_default();
+        state.starts_with("22") || state.starts_with("23")
     }
 
     /// Waiting would not help: wrong password, no such database, no privilege.
@@ -151,12 +179,13 @@ impl Store {
         // A broken connection shows at the first query; asking before each one costs a round trip.
         let reads = || PgPoolOptions::new().max_connections(4).test_before_acquire(false);
         let pooled = direct_url.is_some();
-        let requests = pool(reads(), url, (!pooled).then_some(NO_COMPILING));
-        let streams = pool(reads(), direct.clone(), Some(NO_COMPILING));
+        let requests = pool(reads(), url, (!pooled).then_some(NO_COMPILING), None);
+        let streams = pool(reads(), direct.clone(), Some(NO_COMPILING), None);
         // But what became of a change on one would not be known.
         let changes = PgPoolOptions::new().max_connections(CHANGES).test_before_acquire(true);
-        let changes = pool(changes, direct.clone(), Some(FOR_CHANGES));
-        Ok(Store { requests, pooled, streams, changes, direct })
+        let seen = Arc::new(Seen::default());
+        let changes = pool(changes, direct.clone(), Some(FOR_CHANGES), Some(seen.clone()));
+        Ok(Store { requests, pooled, streams, changes, direct, seen })
     }
 
     /// Closes the pools once their connections are idle.
@@ -199,6 +228,13 @@ impl Store {
     async fn session(&self) -> Result<PgConnection, StoreError> {
         let mut conn = within(CONNECT_DEADLINE, PgConnection::connect_with(&self.direct)).await?;
         self.check_own(&mut conn).await?;
+        Ok(conn)
+    }
+
+    /// One for appending, to a database that is the one this instance knows.
+    async fn appending_session(&self) -> Result<PgConnection, StoreError> {
+        let mut conn = self.session().await?;
+        within(QUERY_DEADLINE, self.seen.check(&mut conn)).await?;
         Ok(conn)
     }
 

@@ -40,7 +40,7 @@ pub struct Drained {
 impl Store {
     /// Opens a session for draining.
     pub async fn drain_session(&self) -> Result<DrainSession, StoreError> {
-        let mut conn = self.session().await?;
+        let mut conn = self.appending_session().await?;
         // statement_timeout stays off, as for appending. The planner is told to use the indexes: it
         // may have seen the tables empty, or full of rows that are gone.
         let settings = sqlx::raw_sql(
@@ -78,6 +78,13 @@ impl DrainSession {
         let call = sqlx::query!("call tidings.rotate_outbox($1)", TURN_AT);
         within(DRAIN_DEADLINE, call.execute(&mut self.conn)).await?;
         Ok(())
+    }
+
+    /// Forgets a small group of what is past its time; whether there is more of it.
+    pub async fn forget_old(&mut self) -> Result<bool, StoreError> {
+        let call = sqlx::query!("call tidings.forget_old(null)");
+        let row = within(DRAIN_DEADLINE, call.fetch_one(&mut self.conn)).await?;
+        Ok(row.more.unwrap_or_default())
     }
 
     /// Ends whoever has held the lane for more than five seconds. Where nothing is sent over HTTP, no

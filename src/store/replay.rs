@@ -31,6 +31,8 @@ pub struct Facts {
     pub edge: EventId,
     /// The last position ever issued.
     pub last_position: i64,
+    /// The cursor is from before a restore or failover, which kept what is up to here alone.
+    pub cut_off_at: Option<i64>,
 }
 
 /// One row of a page.
@@ -108,6 +110,7 @@ impl Store {
                     head: row.head.into(),
                     edge: row.edge.into(),
                     last_position: row.last_position,
+                    cut_off_at: row.cut_off_at,
                 })
             });
             let (Some(id), Some(source), Some(number)) = (row.id, row.source, row.number) else {

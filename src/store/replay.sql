@@ -11,6 +11,7 @@ select
     e.edge as "edge!",
     -- Not of the snapshot: it runs ahead of the commits, and answers only "was it ever issued?".
     (select p.last_value from tidings.position p) as "last_position!",
+    tidings.cut_off_at(w.after) as "cut_off_at?",
     p.source as "source?", p.number as "number?", p.looked_at as "looked_at?",
     p.id as "id?", p.event as "event?", p.created_at as "created_at?", p.data as "data?"
 from unnest($1::text[], $2::uuid[], $3::integer[], $4::integer[], $5::integer[], $6::integer[])

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
+use super::leftovers::note_known_users;
 use super::{Store, StoreError, within};
 use crate::event_id::EventId;
 
@@ -32,10 +33,8 @@ pub struct Partition {
     pub name: String,
     /// How far its removal has come: `kept`, `leaving`, `detaching`, `detached`.
     pub state: String,
-    /// The time from which on its ids are; `None` for the oldest.
-    pub from: Option<DateTime<Utc>>,
-    /// The time before which they are.
-    pub to: Option<DateTime<Utc>>,
+    from_id: Option<Uuid>,
+    to_id: Option<Uuid>,
     /// How many rows Postgres thinks it has.
     pub rows_estimate: i64,
     /// What it takes on the disk.
@@ -64,7 +63,24 @@ pub struct Keep {
     pub now: DateTime<Utc>,
 }
 
+/// Ids: from the first to before the second.
+#[derive(Clone, Copy, Debug)]
+pub struct Range {
+    pub(super) from: Uuid,
+    pub(super) to: Uuid,
+}
+
 impl Partition {
+    /// From when on its ids are; `None` for the oldest.
+    pub fn from(&self) -> Option<DateTime<Utc>> {
+        self.from_id.and_then(time_in)
+    }
+
+    /// Before when they are; `None` for the newest.
+    pub fn to(&self) -> Option<DateTime<Utc>> {
+        self.to_id.and_then(time_in)
+    }
+
     fn next_step(&self) -> Step {
         match self.state.as_str() {
             "detaching" => Step::FinishDetach,
@@ -78,7 +94,8 @@ impl Partition {
 impl Store {
     /// A session for maintenance, unless another has it.
     pub async fn maintenance(&self) -> Result<Option<Maintenance>, StoreError> {
-        let mut conn = self.session().await?;
+        // It takes the lane too.
+        let mut conn = self.appending_session().await?;
         let locked = within(STEP_DEADLINE, async {
             sqlx::raw_sql(SETTINGS).execute(&mut conn).await?;
             let row = sqlx::query!(r#"select pg_try_advisory_lock(7463, 2) as "locked!""#);
@@ -119,6 +136,9 @@ impl Maintenance {
         within(STEP_DEADLINE, async {
             match step {
                 Step::Retire => {
+                    let from = partition.from_id.unwrap_or_default();
+                    let range = Range { from, to: partition.to_id.unwrap_or(Uuid::max()) };
+                    note_known_users(&mut self.conn, range, None).await?;
                     sqlx::query!("select tidings.retire_partition($1)", partition.name)
                         .fetch_one(&mut self.conn)
                         .await?;
@@ -163,7 +183,7 @@ impl Maintenance {
 async fn overdue(conn: &mut PgConnection, keep: Keep) -> sqlx::Result<Vec<Partition>> {
     sqlx::query_as!(
         Partition,
-        r#"select name as "name!", state as "state!", from_time as "from?", to_time as "to?",
+        r#"select name as "name!", state as "state!", from_id as "from_id?", to_id as "to_id?",
             rows_estimate as "rows_estimate!", bytes as "bytes!"
         from tidings.partitions
         where state <> 'kept'
@@ -174,6 +194,10 @@ async fn overdue(conn: &mut PgConnection, keep: Keep) -> sqlx::Result<Vec<Partit
     )
     .fetch_all(conn)
     .await
+}
+
+fn time_in(id: Uuid) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_millis(EventId::from(id).ms() as i64)
 }
 
 /// As an identifier. The names are from the catalog; who made them is not known.

@@ -4,6 +4,7 @@
 mod app;
 mod cluster;
 mod database_proxy;
+mod faked_clock;
 mod pooler;
 mod process;
 mod program;
@@ -14,6 +15,7 @@ mod sse;
 pub use app::{API, Sent, TestApp};
 pub use cluster::{Lane, TestDatabase};
 pub use database_proxy::{DatabaseProxy, Fault};
+pub use faked_clock::FakedClock;
 pub use pooler::Pooler;
 pub use process::ServerProcess;
 pub use program::{Program, find, free_address};

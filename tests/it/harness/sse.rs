@@ -191,6 +191,21 @@ impl SseClient {
         }
     }
 
+    /// Whatever comes after `tidings.ready` and up to `tidings.live`, but pings: a gap too. And `live`.
+    pub async fn replay(&mut self) -> (Vec<Frame>, Frame) {
+        let replay = async {
+            assert!(self.next().await.is("tidings.ready"));
+            let mut frames = Vec::new();
+            loop {
+                match self.next_but_pings().await {
+                    live if live.is("tidings.live") => return (frames, live),
+                    frame => frames.push(frame),
+                }
+            }
+        };
+        timeout(DEADLINE, replay).await.expect("a replay that ends in time")
+    }
+
     /// The next notifications are exactly these, in this order.
     pub async fn expect<S: AsRef<str>>(&mut self, ids: impl IntoIterator<Item = S>) {
         for id in ids {
