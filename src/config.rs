@@ -92,6 +92,10 @@ pub struct Limits {
     pub ring_bytes: usize,
     /// How large one page of a replay may be.
     pub page: PageSize,
+    /// For the first byte of a request, and for the rest of its head.
+    pub header_timeout: Duration,
+    /// A client that takes no byte for this long is gone or stalled; it comes back with its cursor.
+    pub stalled_after: Duration,
     /// Where this instance takes its time from.
     pub clock: Clock,
 }
@@ -101,6 +105,8 @@ impl Default for Limits {
         Self {
             ring_bytes: 64 << 20,
             page: PageSize { rows: 500, bytes: 256 << 10 },
+            header_timeout: Duration::from_secs(30),
+            stalled_after: Duration::from_secs(60),
             clock: Clock::default(),
         }
     }

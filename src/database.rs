@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::store::{SchemaError, Store, StoreError};
 
@@ -24,6 +24,7 @@ pub struct Database {
 struct State {
     prepared: bool,
     up: bool,
+    lent: bool,
 }
 
 /// Why the database cannot be used, whatever time is given.
@@ -35,6 +36,9 @@ pub enum UnusableDatabase {
     /// Postgres refuses us.
     #[error("the database refuses tidings: {0}; check DATABASE_URL and the rights of its role")]
     Refused(String),
+    /// Sessions of our own are not to be had.
+    #[error(transparent)]
+    Pooler(StoreError),
 }
 
 impl Database {
@@ -50,7 +54,8 @@ impl Database {
 
     /// The last query that checked was answered.
     pub fn is_up(&self) -> bool {
-        self.state.borrow().up
+        let state = self.state.borrow();
+        state.up && !state.lent
     }
 
     /// Notes whether the database answers.
@@ -65,6 +70,16 @@ impl Database {
                     "the database cannot be reached; streams stay open and sends are refused until it is back"
                 ),
             }
+        }
+    }
+
+    /// Notes whether what the writer got is a connection of its own. On one that a pooler lends
+    /// nothing can be appended safely, and reads come back by luck.
+    pub fn set_lent(&self, lent: bool) {
+        let changed =
+            self.state.send_if_modified(|state| std::mem::replace(&mut state.lent, lent) != lent);
+        if changed && lent {
+            error!("{}", StoreError::LentConnection);
         }
     }
 
@@ -88,6 +103,9 @@ impl Database {
                 Err(SchemaError::Store(error)) => error,
                 Err(error) => return Err(error.into()),
             };
+            if matches!(error, StoreError::LentConnection) {
+                return Err(UnusableDatabase::Pooler(error));
+            }
             if error.is_refusal() {
                 return Err(UnusableDatabase::Refused(error.summary()));
             }

@@ -73,7 +73,8 @@ pub async fn run(
     let leaving = shutdown.graceful.clone();
     let handlers = http::Server::new(config.clone(), sender.clone(), streams, leaving);
     let router = http::router(handlers.clone());
-    let server = Server::new(router, config.max_connections, metrics.connections.clone());
+    let open = metrics.connections.clone();
+    let server = Server::new(router, config.max_connections, &config.limits, open);
 
     let drainer = Drainer::new(database.clone(), clock, metrics.clone());
     let maintainer = Maintainer {

@@ -11,6 +11,7 @@
 //! `store` knows no HTTP and `hub` knows no SQL. ARCHITECTURE.md has the invariants.
 
 pub mod address;
+pub mod backlog;
 pub mod cli;
 pub mod clock;
 pub mod config;

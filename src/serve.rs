@@ -6,11 +6,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use sqlx::postgres::PgConnectOptions;
-use tokio::net::TcpListener;
 
 use crate::config::{Config, raise_open_file_limit};
 use crate::instance::{self, RunError};
 use crate::postgres::{self, PrivatePostgres};
+use crate::server;
 use crate::shutdown::Shutdown;
 use crate::store::{SchemaError, Store};
 
@@ -48,7 +48,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     // First the port, which is quick to find taken, then a database that may take seconds.
     let address = config.listen;
     let listener =
-        TcpListener::bind(address).await.map_err(|error| ServeError::Listen { address, error })?;
+        server::listen(address).map_err(|error| ServeError::Listen { address, error })?;
     let address = listener.local_addr()?;
     let private = match config.database_url {
         Some(_) => None,

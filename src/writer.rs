@@ -30,6 +30,8 @@ const APPEND_DEADLINE: Duration = Duration::from_secs(5);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(15);
 /// A connection not used for this long is asked whether it lives: a round trip that nobody notices.
 const IDLE: Duration = Duration::from_millis(500);
+/// And a busy one is asked this often whether it is still ours.
+const ASK_EVERY: Duration = Duration::from_secs(5);
 const SHORTEST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
 
@@ -147,6 +149,7 @@ pub struct Writer {
     /// The highest position known to be committed: where to look for a lost group.
     last_known: i64,
     last_used: Instant,
+    last_asked: Instant,
 }
 
 impl Writer {
@@ -169,6 +172,7 @@ impl Writer {
             session: None,
             last_known: 0,
             last_used: Instant::now(),
+            last_asked: Instant::now(),
         };
         (writer, sender)
     }
@@ -204,8 +208,12 @@ impl Writer {
         let mut pause = SHORTEST_RETRY;
         while self.session.is_none() {
             match self.open_session().await {
-                Ok(session) => self.session = Some(session),
+                Ok(session) => {
+                    self.database.set_lent(false);
+                    self.session = Some(session);
+                }
                 Err(error) => {
+                    self.database.set_lent(matches!(error, StoreError::LentConnection));
                     warn!(error = error.summary(), "the writer cannot reach the database");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_RETRY);
@@ -225,12 +233,14 @@ impl Writer {
     /// A connection that broke while it was idle would make the outcome of the first call on it
     /// unknown, which would be told in `SETTLE_DEADLINE` and in doubt instead of soon and for certain.
     async fn session_answers(&mut self) -> bool {
-        if self.last_used.elapsed() < IDLE && self.database.is_up() {
+        let idle = self.last_used.elapsed() >= IDLE || !self.database.is_up();
+        if !idle && self.last_asked.elapsed() < ASK_EVERY {
             return true;
         }
+        self.last_asked = Instant::now();
         let Some(session) = &mut self.session else { return false };
         let Err(error) = session.ping().await else { return true };
-        info!(error = error.summary(), "the writer's connection broke while it was idle");
+        info!(error = error.summary(), "the writer's connection was lost between two appends");
         self.session = None;
         false
     }

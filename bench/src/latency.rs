@@ -76,7 +76,7 @@ struct Send {
 }
 
 impl Times {
-    fn new(count: usize, skipped: usize, users: usize) -> Self {
+    pub(crate) fn new(count: usize, skipped: usize, users: usize) -> Self {
         Self {
             skipped,
             start: Instant::now(),
@@ -93,15 +93,28 @@ impl Times {
         u64::try_from((at - self.start).as_nanos()).expect("runs end within centuries")
     }
 
-    fn parsed(&self, number: u64) {
+    pub(crate) fn parsed(&self, number: u64) {
         self.send(number).parsed.store(self.nanos(Instant::now()), Ordering::Relaxed);
     }
 
-    fn promised(&self) -> Vec<Vec<Ulid>> {
+    pub(crate) fn promised(&self) -> Vec<Vec<Ulid>> {
         let take = |ids: &Mutex<Vec<Ulid>>| {
             std::mem::take(&mut *ids.lock().unwrap_or_else(PoisonError::into_inner))
         };
         self.promised.iter().map(take).collect()
+    }
+
+    /// From written to parsed, of what was written in a span of time.
+    pub(crate) fn delivery(&self, from: Instant, to: Instant) -> Samples {
+        let span = self.nanos(from)..self.nanos(to);
+        let mut samples = Samples::default();
+        for send in &self.sends {
+            let written = send.written.load(Ordering::Relaxed);
+            if written > 0 && span.contains(&written) {
+                samples.push_nanos(send.parsed.load(Ordering::Relaxed).saturating_sub(written));
+            }
+        }
+        samples
     }
 
     fn span(&self, from: fn(&Send) -> &AtomicU64, to: fn(&Send) -> &AtomicU64) -> Samples {

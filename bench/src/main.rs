@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::report::{Figures, Report};
 use crate::target::{Source, Target};
 
+mod abuse;
 mod check;
 mod cut_client;
 mod cuts;
@@ -27,11 +28,13 @@ mod follower;
 mod http;
 mod idle;
 mod latency;
+mod live;
 mod machine;
 mod old_partition;
 mod outbox;
 mod payload;
 mod proxy;
+mod reconnect;
 mod report;
 mod retention;
 mod sender;
@@ -84,6 +87,10 @@ enum Command {
     Fanout(fanout::Options),
     /// Exactly once and in order for clients that are cut again and again.
     Cuts(cuts::Options),
+    /// Many clients that come back at once, and what everybody else notices of it.
+    Reconnect(reconnect::Options),
+    /// Slow and bad clients: the server's memory, and what everybody else notices of them.
+    Abuse(abuse::Options),
     /// The p99 of sends while a partition is removed, alone and beside a running pg_dump.
     Retention(retention::Options),
     /// Changes of inbox state a second, and what they cost sends beside them.
@@ -143,6 +150,8 @@ impl Command {
             Self::Idle(options) => idle::run(options, target).await,
             Self::Fanout(options) => fanout::run(options, target).await,
             Self::Cuts(options) => cuts::run(options, target).await,
+            Self::Reconnect(options) => reconnect::run(options, target).await,
+            Self::Abuse(options) => abuse::run(options, target).await,
             Self::Retention(options) => retention::run(options, target).await,
             Self::States(options) => states::run(options, target).await,
             Self::Outbox(options) => outbox::run(options, target).await,

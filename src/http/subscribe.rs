@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::http::{Extensions, HeaderMap, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use chrono::DateTime;
 use tokio::time::Instant;
@@ -44,6 +44,7 @@ pub(super) async fn subscribe(
     addressee: Addressee,
     mut params: Params,
     headers: HeaderMap,
+    extensions: Extensions,
 ) -> Result<Response, Problem> {
     let audiences = addressee.audiences(params.take_topics()?);
     let format = params.take("format").map_or(Ok(Format::Data), |text| parse_format(&text))?;
@@ -72,7 +73,8 @@ pub(super) async fn subscribe(
     }
     let coverage = Coverage { app: addressee.app, audiences: audiences.into(), format };
     let subscription = Subscription::open(streams.clone(), coverage, start);
-    Ok(event_stream(Body::new(server.inner.open_streams.open(subscription))))
+    let backlog = extensions.get().cloned();
+    Ok(event_stream(Body::new(server.inner.open_streams.open(subscription, backlog))))
 }
 
 /// The cursor: the header, else the query, else the head.

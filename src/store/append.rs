@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
+use super::pooler::backend_pid;
 use super::{QUERY_DEADLINE, Store, StoreError, within};
 use crate::event_id::EventId;
 use crate::notification::NewSend;
@@ -265,9 +266,11 @@ impl Session {
         end_stale_lane_holder(&mut self.conn).await
     }
 
-    /// Finds out whether the connection lives.
+    /// Finds out whether the connection lives, and is still ours: a pooler can be switched to
+    /// another mode under it.
     pub async fn ping(&mut self) -> Result<(), StoreError> {
-        within(PING_DEADLINE, self.conn.ping()).await
+        let pid = within(PING_DEADLINE, backend_pid(&mut self.conn)).await?;
+        if pid == self.backend.pid { Ok(()) } else { Err(StoreError::LentConnection) }
     }
 
     /// Says goodbye to the database.

@@ -9,6 +9,7 @@ mod feed;
 mod history;
 mod leftovers;
 mod outbox;
+mod pooler;
 mod replay;
 mod retention;
 mod scheduled;
@@ -51,6 +52,8 @@ pub const WAKE_UP: &str = "tidings";
 pub struct Store {
     /// Reads for requests, possibly through a pooler.
     requests: PgPool,
+    /// They go another way than the rest, so through a pooler.
+    pooled: bool,
     /// Reads for streams, never through one: however many histories are asked for, the feed has its
     /// turn.
     streams: PgPool,
@@ -107,6 +110,11 @@ pub enum StoreError {
     /// No answer in time; the connection was closed.
     #[error("the database did not answer within {} s", .0.as_secs())]
     Deadline(Duration),
+    /// The way to the database is a pooler that lends connections for a transaction or a statement.
+    #[error(
+        "the database is reached through a pooler that is not in session mode, where LISTEN hears nothing and no session lasts: set TIDINGS_DIRECT_DATABASE_URL to Postgres itself, or put the pooler into session mode"
+    )]
+    LentConnection,
 }
 
 impl StoreError {
@@ -114,7 +122,7 @@ impl StoreError {
     pub fn sqlstate(&self) -> Option<String> {
         match self {
             StoreError::Database(error) => Some(error.as_database_error()?.code()?.into_owned()),
-            StoreError::Deadline(_) => None,
+            StoreError::Deadline(_) | StoreError::LentConnection => None,
         }
     }
 
@@ -159,7 +167,10 @@ impl Store {
     pub fn new(url: &str, direct_url: Option<&str>) -> Result<Store, sqlx::Error> {
         let options = |url| {
             PgConnectOptions::from_str(url).map(|o| {
-                o.application_name("tidings").log_statements(tracing::log::LevelFilter::Trace)
+                o.application_name("tidings")
+                    // A pooler refuses what it does not know, and no query of ours has a float.
+                    .extra_float_digits(None)
+                    .log_statements(tracing::log::LevelFilter::Trace)
             })
         };
         let (url, direct) = (options(url)?, options(direct_url.unwrap_or(url))?);
@@ -167,13 +178,14 @@ impl Store {
         // there would be met by whoever gets it next.
         // A broken connection shows at the first query; asking before each one costs a round trip.
         let reads = || PgPoolOptions::new().max_connections(4).test_before_acquire(false);
-        let requests = pool(reads(), url, direct_url.is_none().then_some(NO_COMPILING), None);
+        let pooled = direct_url.is_some();
+        let requests = pool(reads(), url, (!pooled).then_some(NO_COMPILING), None);
         let streams = pool(reads(), direct.clone(), Some(NO_COMPILING), None);
         // But what became of a change on one would not be known.
         let changes = PgPoolOptions::new().max_connections(CHANGES).test_before_acquire(true);
         let seen = Arc::new(Seen::default());
         let changes = pool(changes, direct.clone(), Some(FOR_CHANGES), Some(seen.clone()));
-        Ok(Store { requests, streams, changes, direct, seen })
+        Ok(Store { requests, pooled, streams, changes, direct, seen })
     }
 
     /// Closes the pools once their connections are idle.
@@ -186,8 +198,12 @@ impl Store {
     /// The database can be read and is a primary: on a standby nothing can be appended, and LISTEN
     /// hears nothing.
     pub async fn check(&self) -> Result<bool, StoreError> {
-        self.read(&self.streams, async |conn| {
-            let row = sqlx::query!("select pg_is_in_recovery() as standby").fetch_one(conn).await?;
+        // The first query of all: a session, because that is checked for a pooler.
+        let mut conn = self.session().await?;
+        within(QUERY_DEADLINE, async {
+            let query = sqlx::query!("select pg_is_in_recovery() as standby");
+            let row = query.fetch_one(&mut conn).await?;
+            conn.close().await?;
             Ok(row.standby == Some(false))
         })
         .await
@@ -195,6 +211,9 @@ impl Store {
 
     /// A connection that listens for wake-ups, on a session of its own.
     pub async fn listen(&self) -> Result<PgListener, StoreError> {
+        // The listener's own connection cannot be asked; another on the same way can.
+        let session = self.session().await?;
+        let _ = within(QUERY_DEADLINE, session.close()).await;
         let options = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECT_DEADLINE);
         within(QUERY_DEADLINE, async {
             let mut listener =
@@ -205,8 +224,11 @@ impl Store {
         .await
     }
 
+    /// A connection that is ours until we close it.
     async fn session(&self) -> Result<PgConnection, StoreError> {
-        within(CONNECT_DEADLINE, PgConnection::connect_with(&self.direct)).await
+        let mut conn = within(CONNECT_DEADLINE, PgConnection::connect_with(&self.direct)).await?;
+        self.check_own(&mut conn).await?;
+        Ok(conn)
     }
 
     /// One for appending, to a database that is the one this instance knows.

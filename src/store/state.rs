@@ -153,7 +153,7 @@ impl Store {
         audiences: &[Audience],
     ) -> Result<Counts, StoreError> {
         let audiences: Vec<String> = audiences.iter().map(Audience::to_sql).collect();
-        self.read(&self.requests, async |conn| {
+        self.request(async |conn| {
             let row = sqlx::query!(
                 r#"select unread as "unread!", unseen as "unseen!", head as "head!"
                 from tidings.inbox_counts($1, $2, $3)"#,

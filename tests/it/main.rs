@@ -6,7 +6,9 @@
     reason = "a test fails where its expectation ends; and nothing is outside of this crate"
 )]
 
+mod abuse;
 mod audiences;
+mod balancers;
 mod batches;
 mod cuts;
 mod deliverable;
@@ -24,6 +26,7 @@ mod operations;
 mod order;
 mod outbox;
 mod plans;
+mod pooler;
 mod private_postgres;
 mod problems;
 mod replay;
