@@ -1,0 +1,207 @@
+// A subscription among those of the other tabs: elects a leader by a lock, replaces one that is
+// silent, and takes from the shared stream what its follower lacks.
+//
+// A frozen page runs nothing and may keep its lock. So it gives the lock back when told that it will
+// be frozen, and if it was not told, the others take the lock from it after two silent pings.
+
+import type { ConnectionState, Frame } from "./connection.js";
+import type { Follower } from "./follower.js";
+import type { Http } from "./http.js";
+import { Leader } from "./leader.js";
+import { locksFor, pageLocks, type Locks } from "./locks.js";
+import { PROTOCOL, type Message, type Want } from "./messages.js";
+import { watchPage } from "./page.js";
+import type { Problem } from "./problem.js";
+
+/** What a tab needs, and whom it tells. */
+export interface TabOptions {
+  http: Http;
+  /** Of the stream: also tells users, apps and servers apart. */
+  address: string;
+  follower: Follower;
+  share: boolean;
+  info(message: string): void;
+  onState(state: ConnectionState, problem?: Problem): void;
+  onAside(frame: Frame): void;
+  onFail(problem: Problem): void;
+}
+
+/** One subscription's part in the sharing. */
+export class Tab {
+  readonly #id = Math.random().toString(36).slice(2);
+  readonly #options: TabOptions;
+  readonly #unwatch: () => void;
+  readonly #name: string;
+  #locks: Locks;
+  #lock = new AbortController();
+  #channel: BroadcastChannel | undefined;
+  #leading: Leader | undefined;
+  #leader = "";
+  #topics: readonly string[] = []; // of the last stream heard of
+  #heartbeat = 10_000; // ms, until the leader has said the server's
+  #heard = 0;
+  #probed = false;
+  #waiting = false;
+  #paused = false;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(options: TabOptions) {
+    this.#options = options;
+    const { locks, name } = locksFor(`tidings/${PROTOCOL}:${options.address}`, options.share, options.info);
+    this.#locks = locks;
+    this.#name = name;
+    this.#unwatch = watchPage({
+      online: () => this.#leading?.online(),
+      offline: () => this.#leading?.state("offline"),
+      visible: () => (this.#resume(), this.#tick()),
+      suspend: () => this.#suspend(),
+      resume: () => this.#resume(),
+    });
+    this.#resume();
+  }
+
+  close(): void {
+    this.#unwatch();
+    this.#suspend();
+  }
+
+  /** Takes nothing for a while: its reader is behind, and what is missed will be asked for again. */
+  pause(): void {
+    this.#paused = true;
+    this.#options.follower.lose();
+  }
+
+  unpause(): void {
+    if (!this.#paused) return;
+    this.#paused = false;
+    this.#want();
+  }
+
+  #resume(): void {
+    if (this.#channel) return;
+    this.#channel = new BroadcastChannel(this.#name);
+    this.#channel.onmessage = ({ data }: MessageEvent<Message>) => this.#receive(data);
+    this.#leader = "";
+    this.#heard = Date.now();
+    this.#elect(false);
+    this.#want();
+    this.#schedule();
+  }
+
+  #suspend(): void {
+    if (!this.#channel) return;
+    clearTimeout(this.#timer);
+    this.#lock.abort();
+    this.#stopLeading();
+    this.#post({ type: "leave", member: this.#id });
+    this.#channel.close();
+    this.#channel = undefined;
+    this.#options.follower.lose();
+  }
+
+  #elect(steal: boolean): void {
+    this.#lock.abort();
+    const lock = (this.#lock = new AbortController());
+    const hold = () =>
+      new Promise<void>((release) => {
+        lock.signal.addEventListener("abort", () => release());
+        if (lock.signal.aborted) release();
+        else this.#lead();
+      });
+    this.#locks.request(this.#name, steal ? { steal } : { signal: lock.signal }, hold).catch((error: Error) => {
+      if (lock.signal.aborted) return;
+      // AbortError: taken by a tab that thought this one dead. Anything else: no locks in this frame.
+      if (error.name !== "AbortError") this.#locks = pageLocks;
+      this.#stopLeading();
+      this.#elect(false);
+    });
+  }
+
+  #lead(): void {
+    const { http, address, follower } = this.#options;
+    this.#leading = new Leader(this.#id, http, address, this.#topics, follower.received, (message) => this.#post(message));
+    this.#leading.start(this.#wanted());
+  }
+
+  #stopLeading(): void {
+    this.#leading?.close();
+    this.#leading = undefined;
+  }
+
+  #post(message: Message): void {
+    this.#channel?.postMessage(message);
+    this.#receive(message); // a channel does not bring its own messages
+  }
+
+  #wanted(): Want {
+    const { topics, received } = this.#options.follower;
+    return { type: "want", member: this.#id, topics, after: received };
+  }
+
+  #want(): void {
+    if (this.#paused) return;
+    this.#waiting = true;
+    this.#post(this.#wanted());
+  }
+
+  #receive(message: Message): void {
+    if (!this.#channel) return;
+    if (message.type === "want") return this.#leading?.want(message);
+    if (message.type === "leave") return this.#leading?.leave(message.member);
+    this.#heard = Date.now();
+    this.#probed = false;
+    if (message.leader !== this.#leader) {
+      this.#leader = message.leader;
+      this.#options.follower.lose();
+      this.#want();
+    }
+    this.#fromLeader(message);
+  }
+
+  #fromLeader(message: Exclude<Message, { member: string }>): void {
+    const { follower, onState, onAside, onFail } = this.#options;
+    switch (message.type) {
+      case "open":
+        this.#topics = message.topics;
+        this.#heartbeat = message.heartbeat;
+        if (this.#paused) return;
+        if (follower.follow(message)) this.#waiting = false;
+        else this.#want();
+        return;
+      case "frame":
+        if (!this.#paused && !follower.take(message) && !this.#waiting) this.#want();
+        return;
+      case "aside":
+        return onAside(message.frame);
+      case "state":
+        return onState(message.state, message.problem);
+      case "fail":
+        if (message.members.includes(this.#id)) onFail(message.problem);
+    }
+  }
+
+  #schedule(): void {
+    this.#timer = setTimeout(() => {
+      this.#tick();
+      this.#schedule();
+    }, this.#heartbeat / 4);
+  }
+
+  /**
+   * Timers of hidden tabs come late, up to a minute, while messages do not. So a silent leader is
+   * asked first, and is taken for dead only if it has not answered by the next time.
+   */
+  #tick(): void {
+    if (this.#leading) return this.#leading.tick();
+    const silence = Math.abs(Date.now() - this.#heard);
+    if (silence < this.#heartbeat) return;
+    if (silence >= 2 * this.#heartbeat && this.#probed) {
+      this.#heard = Date.now();
+      this.#probed = false;
+      this.#elect(true);
+    } else {
+      this.#probed = true;
+      this.#want();
+    }
+  }
+}
