@@ -43,7 +43,7 @@ export class Tab {
   #probed = false;
   #waiting = false;
   #paused = false;
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  #timer: ReturnType<typeof setInterval> | undefined;
 
   constructor(options: TabOptions) {
     this.#options = options;
@@ -85,12 +85,12 @@ export class Tab {
     this.#heard = Date.now();
     this.#elect(false);
     this.#want();
-    this.#schedule();
+    this.#schedule(this.#heartbeat);
   }
 
   #suspend(): void {
     if (!this.#channel) return;
-    clearTimeout(this.#timer);
+    clearInterval(this.#timer);
     this.#lock.abort();
     this.#stopLeading();
     this.#post({ type: "leave", member: this.#id });
@@ -163,7 +163,7 @@ export class Tab {
     switch (message.type) {
       case "open":
         this.#topics = message.topics;
-        this.#heartbeat = message.heartbeat;
+        if (message.heartbeat !== this.#heartbeat) this.#schedule((this.#heartbeat = message.heartbeat));
         if (this.#paused) return;
         if (follower.follow(message)) this.#waiting = false;
         else this.#want();
@@ -180,11 +180,9 @@ export class Tab {
     }
   }
 
-  #schedule(): void {
-    this.#timer = setTimeout(() => {
-      this.#tick();
-      this.#schedule();
-    }, this.#heartbeat / 4);
+  #schedule(heartbeat: number): void {
+    clearInterval(this.#timer);
+    this.#timer = setInterval(() => this.#tick(), heartbeat / 4);
   }
 
   /**
