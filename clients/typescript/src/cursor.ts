@@ -1,5 +1,5 @@
-// Where a subscription stands, kept over reloads. All tabs of an origin share what is stored: it is
-// what this browser has handled, so it only moves forward, except at a gap, which sets it.
+// Where a subscription stands, kept over reloads. A tab goes on from its own cursor, however far the
+// other tabs are; a new tab goes on from the one that was kept last.
 
 /** Keeps cursors. Anything with these two methods will do. */
 export interface CursorStorage {
@@ -21,50 +21,34 @@ export function normalized(id: string): string {
   return /^[0-7][0-9A-HJKMNP-TV-Z]{25}$/i.test(id) ? id.toUpperCase() : DAMAGED;
 }
 
-/** A subscription's cursor in a storage. */
-export class Cursor {
-  constructor(
-    private readonly storage: CursorStorage,
-    private readonly key: string,
-  ) {}
-
-  async load(): Promise<string | null> {
-    const kept = await this.storage.get(this.key);
-    return kept ? normalized(kept) : null;
-  }
-
-  async advance(id: string): Promise<void> {
-    const kept = await this.load();
-    if (kept === null || kept < id) await this.reset(id);
-  }
-
-  async reset(id: string): Promise<void> {
-    await this.storage.set(this.key, id);
-  }
-}
-
 /** Keeps cursors as long as the page lives. */
 export function memoryStorage(): CursorStorage {
   const kept = new Map<string, string>();
   return { get: (key) => kept.get(key), set: (key, value) => void kept.set(key, value) };
 }
 
-/** Keeps cursors in `localStorage`; in memory where there is none, or it is full or forbidden. */
+/**
+ * Keeps cursors in `localStorage`, and each tab's own in `sessionStorage`, which a reload goes on
+ * from; in memory where these are missing, full or forbidden.
+ */
 export function browserStorage(): CursorStorage {
   const memory = memoryStorage();
-  const attempt = <T>(action: (storage: Storage) => T): T | undefined => {
-    try {
-      // Without a document this is Node, whose localStorage is something else.
-      return globalThis.document && action(localStorage);
-    } catch {
-      return undefined;
-    }
+  const each = <T>(action: (storage: Storage) => T): T[] => {
+    // Without a document this is Node, whose localStorage is something else.
+    if (!globalThis.document) return [];
+    return (["sessionStorage", "localStorage"] as const).flatMap((name) => {
+      try {
+        return [action(globalThis[name])];
+      } catch {
+        return [];
+      }
+    });
   };
   return {
-    get: (key) => attempt((storage) => storage.getItem(key)) ?? memory.get(key),
+    get: (key) => memory.get(key) ?? each((storage) => storage.getItem(key)).find(Boolean),
     set(key, value) {
-      memory.set(key, value);
-      attempt((storage) => storage.setItem(key, value));
+      void memory.set(key, value);
+      each((storage) => storage.setItem(key, value));
     },
   };
 }

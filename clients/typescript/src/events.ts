@@ -2,7 +2,7 @@
 // kept when the application asks for the next event, because only then has it handled the last.
 
 import type { ConnectionState, Frame } from "./connection.js";
-import { Cursor, normalized, ZERO, type CursorStorage } from "./cursor.js";
+import { normalized, ZERO, type CursorStorage } from "./cursor.js";
 import { Follower, type Step } from "./follower.js";
 import type { Http } from "./http.js";
 import type { Notification, TidingsEvent } from "./notification.js";
@@ -43,10 +43,12 @@ export async function* events<Events extends object>(
   options: SubscribeOptions,
 ): AsyncGenerator<TidingsEvent<Events>, void, undefined> {
   const topics = [...new Set(options.topics)].sort();
-  const cursor = new Cursor(setting.storage, `tidings:${setting.address}?topics=${topics.map(encodeURIComponent).join()}`);
-  const { from } = options;
+  const key = `tidings:${setting.address}?topics=${topics.map(encodeURIComponent).join()}`;
+  const from = options.from ?? (await setting.storage.get(key));
   const earliest = from === "earliest";
-  const start = earliest ? ZERO : from ? normalized(from) : await cursor.load();
+  const start = earliest ? ZERO : from ? normalized(from) : null;
+  // A reload before the first event must not begin at the head.
+  if (start) await setting.storage.set(key, start);
 
   const queue: Step[] = [];
   let wake = () => {};
@@ -82,7 +84,7 @@ export async function* events<Events extends object>(
       if (step) {
         const event = step.frame && toEvent<Events>(step.frame, topics, setting.parse);
         if (event) yield event;
-        if (step.id) await (step.reset ? cursor.reset(step.id) : cursor.advance(step.id));
+        if (step.id) await setting.storage.set(key, step.id);
       } else if (failure) {
         throw failure;
       } else {

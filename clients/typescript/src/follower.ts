@@ -13,9 +13,7 @@ import type { Gap } from "./notification.js";
 /** Something taken: what to handle, and the cursor once it is handled. */
 export interface Step {
   frame?: Frame;
-  id?: string | undefined;
-  /** The cursor is to be `id` even if that is lower. */
-  reset?: boolean;
+  id?: string;
 }
 
 /** One subscription's place in the stream. */
@@ -96,8 +94,7 @@ export class Follower {
     // The stream may have begun below this member's place, with rows removed that it has.
     if (received === null || (reason === "expired" && received >= id)) return;
     if (reason === "expired" && this.quiet && received === ZERO) return this.#advance(id);
-    this.received = id;
-    this.deliver({ id, frame, reset: true });
+    this.#advance(id, frame);
   }
 
   /**

@@ -24,32 +24,35 @@ export class Leader implements Host {
   #open = false;
   #live = false;
 
+  #position: string | null; // up to where everything was passed on: the next connection follows on it
+
   constructor(
-    private readonly id: string,
+    /** Since when. */
+    readonly id: number,
+    /** What the leading subscription itself wants. */
+    private readonly own: Want,
+    inherited: readonly string[],
     http: Http,
     address: string,
-    inherited: readonly string[],
-    /** Up to where everything was passed on: the next connection follows on it. */
-    private position: string | null,
     private readonly post: (message: Message) => void,
   ) {
-    this.#members.set(INHERITED, inherited);
+    this.#position = own.after;
+    this.#members.set(own.member, own.topics).set(INHERITED, inherited);
     this.#connection = new Connection(http, address, this);
   }
 
-  start(own: Want): void {
-    this.#members.set(own.member, own.topics);
+  start(): void {
     void this.#connection.run();
   }
 
   /** Serves a member, by a new connection if this one does not hold what it lacks. */
   want({ member, topics, after }: Want): void {
     this.#members.set(member, topics);
-    const lower = after !== null && (this.position === null || after < this.position);
-    if (lower) this.position = after;
+    const lower = after !== null && (this.#position === null || after < this.#position);
+    if (lower) this.#position = after;
     if (lower || !topics.every((topic) => this.#asked.topics.includes(topic))) this.#connection.restart();
-    else if (this.#open) this.#announce(this.position ?? ZERO);
-    this.beat();
+    else if (this.#open) this.#announce(this.#position ?? ZERO);
+    this.#tell();
   }
 
   leave(member: string): void {
@@ -59,11 +62,7 @@ export class Leader implements Host {
   /** Looks after the connection, and tells that this leader is alive. */
   tick(): void {
     this.#connection.check();
-    this.beat();
-  }
-
-  beat(): void {
-    this.post({ type: "state", leader: this.id, state: this.#state, problem: this.#problem });
+    this.post({ type: "beat", leader: this.id });
   }
 
   /** The network came back: what was connected before may be dead without knowing. */
@@ -77,13 +76,13 @@ export class Leader implements Host {
 
   wanted(): Wanted {
     this.#open = this.#live = false;
-    this.#asked = { after: this.position, topics: this.#topics() };
+    this.#asked = { after: this.#position, topics: this.#topics() };
     return this.#asked;
   }
 
   frame(frame: Frame): void {
     const { id, event } = frame;
-    if (id) this.position = id;
+    if (id) this.#position = id;
     if (event === "tidings.goodbye") return this.post({ type: "aside", leader: this.id, frame });
     if (event === "tidings.ready") return this.#opened(id ?? ZERO);
     if (!this.#open) return; // a ping of a stream whose start is not known yet
@@ -96,16 +95,20 @@ export class Leader implements Host {
   state(state: ConnectionState, problem?: Problem): void {
     this.#state = state;
     this.#problem = problem;
-    this.beat();
+    this.#tell();
   }
 
   /** Whoever asks for more than this member may be why, and is let down first. */
   failed(problem: Problem): void {
-    const own = this.#members.get(this.id) ?? [];
-    const others = [...this.#members.keys()].filter((member) => !this.#members.get(member)?.every((topic) => own.includes(topic)));
-    for (const member of others) this.#members.delete(member);
-    this.post({ type: "fail", leader: this.id, members: others.length ? others : [this.id], problem });
-    if (others.length) void this.#connection.run();
+    const { topics, member } = this.own;
+    const others = [...this.#members].filter(([, wanted]) => !wanted.every((topic) => topics.includes(topic))).map(([id]) => id);
+    for (const other of others) this.#members.delete(other);
+    this.post({ type: "fail", leader: this.id, members: others.length ? others : [member], problem });
+    if (others.length) this.start();
+  }
+
+  #tell(): void {
+    this.post({ type: "state", leader: this.id, state: this.#state, problem: this.#problem });
   }
 
   #topics(): string[] {
@@ -134,7 +137,7 @@ export class Leader implements Host {
       next: this.#next,
       topics: this.#asked.topics,
       after,
-      position: this.position ?? ZERO,
+      position: this.#position ?? ZERO,
       live: this.#live,
       heartbeat: this.#connection.heartbeat,
     });

@@ -1,5 +1,8 @@
 // What the tabs of one origin tell each other about one user's stream. A member is a subscription;
 // one of them leads: it alone has a connection, and tells the others what it receives.
+//
+// `leader` says when a leadership began, in ms and a random fraction. Whoever has heard of a later
+// one does not listen to it any more: a page that lost its lock while frozen still answers messages.
 
 import type { ConnectionState, Frame } from "./connection.js";
 import type { Problem } from "./problem.js";
@@ -25,7 +28,7 @@ export interface Leave {
 /** From the leader: from frame `next` on, this stream holds all of `topics` that comes after `after`. */
 export interface Open {
   type: "open";
-  leader: string;
+  leader: number;
   stream: string;
   next: number;
   topics: readonly string[];
@@ -41,7 +44,7 @@ export interface Open {
 /** From the leader: one frame of the stream. The numbers have no holes. */
 export interface Passed {
   type: "frame";
-  leader: string;
+  leader: number;
   stream: string;
   number: number;
   frame: Frame;
@@ -50,14 +53,23 @@ export interface Passed {
 /** From the leader: a goodbye, which belongs to no position and can come before a stream is open. */
 export interface Aside {
   type: "aside";
-  leader: string;
+  leader: number;
   frame: Frame;
 }
 
-/** From the leader, also regularly, as a sign of life. */
+/**
+ * From the leader's timer. Only this and what comes from the network are signs of life: a frozen page
+ * has neither, while it still answers messages.
+ */
+export interface Beat {
+  type: "beat";
+  leader: number;
+}
+
+/** From the leader: how its connection stands. */
 export interface State {
   type: "state";
-  leader: string;
+  leader: number;
   state: ConnectionState;
   problem?: Problem | undefined;
 }
@@ -65,10 +77,10 @@ export interface State {
 /** From the leader: the server will not serve these members. */
 export interface Fail {
   type: "fail";
-  leader: string;
+  leader: number;
   members: readonly string[];
   problem: Problem;
 }
 
 /** Anything on the channel. */
-export type Message = Want | Leave | Open | Passed | Aside | State | Fail;
+export type Message = Want | Leave | Open | Passed | Aside | Beat | State | Fail;

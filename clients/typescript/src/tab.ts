@@ -1,8 +1,8 @@
 // A subscription among those of the other tabs: elects a leader by a lock, replaces one that is
 // silent, and takes from the shared stream what its follower lacks.
 //
-// A frozen page runs nothing and may keep its lock. So it gives the lock back when told that it will
-// be frozen, and if it was not told, the others take the lock from it after two silent pings.
+// A frozen page keeps its lock, and has no timers and no network. So it gives the lock back when told
+// that it will be frozen, and if it was not told, the others take the lock after two silent pings.
 
 import type { ConnectionState, Frame } from "./connection.js";
 import type { Follower } from "./follower.js";
@@ -36,11 +36,11 @@ export class Tab {
   #lock = new AbortController();
   #channel: BroadcastChannel | undefined;
   #leading: Leader | undefined;
-  #leader = "";
+  #leader = 0;
   #topics: readonly string[] = []; // of the last stream heard of
   #heartbeat = 10_000; // ms, until the leader has said the server's
   #heard = 0;
-  #probed = false;
+  #suspected = false;
   #waiting = false;
   #paused = false;
   #timer: ReturnType<typeof setInterval> | undefined;
@@ -81,7 +81,6 @@ export class Tab {
     if (this.#channel) return;
     this.#channel = new BroadcastChannel(this.#name);
     this.#channel.onmessage = ({ data }: MessageEvent<Message>) => this.#receive(data);
-    this.#leader = "";
     this.#heard = Date.now();
     this.#elect(false);
     this.#want();
@@ -118,9 +117,10 @@ export class Tab {
   }
 
   #lead(): void {
-    const { http, address, follower } = this.#options;
-    this.#leading = new Leader(this.#id, http, address, this.#topics, follower.received, (message) => this.#post(message));
-    this.#leading.start(this.#wanted());
+    const { http, address } = this.#options;
+    const since = Math.max(Date.now(), this.#leader + 1) + Math.random();
+    this.#leading = new Leader(since, this.#wanted(), this.#topics, http, address, (message) => this.#post(message));
+    this.#leading.start();
   }
 
   #stopLeading(): void {
@@ -148,14 +148,28 @@ export class Tab {
     if (!this.#channel) return;
     if (message.type === "want") return this.#leading?.want(message);
     if (message.type === "leave") return this.#leading?.leave(message.member);
-    this.#heard = Date.now();
-    this.#probed = false;
-    if (message.leader !== this.#leader) {
-      this.#leader = message.leader;
-      this.#options.follower.lose();
-      this.#want();
-    }
+    if (message.leader < this.#leader) return;
+    const { type, leader } = message;
+    if (type !== "open" && type !== "state") this.#alive();
+    if (leader !== this.#leader) this.#newLeader(leader);
     this.#fromLeader(message);
+  }
+
+  #alive(): void {
+    this.#heard = Date.now();
+    this.#suspected = false;
+  }
+
+  #newLeader(leader: number): void {
+    this.#leader = leader;
+    this.#alive();
+    if (this.#leading && this.#leading.id !== leader) {
+      // The lock was lost while this page was frozen, and its news has not come yet.
+      this.#stopLeading();
+      this.#elect(false);
+    }
+    this.#options.follower.lose();
+    this.#want();
   }
 
   #fromLeader(message: Exclude<Message, { member: string }>): void {
@@ -186,20 +200,15 @@ export class Tab {
   }
 
   /**
-   * Timers of hidden tabs come late, up to a minute, while messages do not. So a silent leader is
-   * asked first, and is taken for dead only if it has not answered by the next time.
+   * After a sleep a timer can come before the messages that were waiting, so a silent leader is only
+   * suspected at first, and is taken for dead if it is silent still the next time.
    */
   #tick(): void {
     if (this.#leading) return this.#leading.tick();
-    const silence = Math.abs(Date.now() - this.#heard);
-    if (silence < this.#heartbeat) return;
-    if (silence >= 2 * this.#heartbeat && this.#probed) {
-      this.#heard = Date.now();
-      this.#probed = false;
+    if (Math.abs(Date.now() - this.#heard) < 2 * this.#heartbeat) return;
+    if (this.#suspected) {
+      this.#alive();
       this.#elect(true);
-    } else {
-      this.#probed = true;
-      this.#want();
-    }
+    } else this.#suspected = true;
   }
 }
