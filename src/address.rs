@@ -63,7 +63,7 @@ name! {
 #[error("{0}")]
 pub struct InvalidName(&'static str);
 
-fn check_name(text: &str) -> Result<(), InvalidName> {
+pub(crate) fn check_name(text: &str) -> Result<(), InvalidName> {
     if text.is_empty() {
         return Err(InvalidName("is empty: give a name of 1 to 128 characters"));
     }

@@ -11,9 +11,6 @@ use crate::store::{SchemaError, Store, StoreError};
 
 const SHORTEST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
-const PARTITIONS_EVERY: Duration = Duration::from_secs(3600);
-/// Appends queue up behind each attempt for up to its lock timeout of 100 ms.
-const PARTITIONS_RETRY: Duration = Duration::from_secs(10);
 
 /// The store and what is known about it.
 #[derive(Debug)]
@@ -91,7 +88,7 @@ impl Database {
                 Err(SchemaError::Store(error)) => error,
                 Err(error) => return Err(error.into()),
             };
-            if is_refusal(&error) {
+            if error.is_refusal() {
                 return Err(UnusableDatabase::Refused(error.summary()));
             }
             warn!(error = error.summary(), "waiting for the database");
@@ -117,40 +114,4 @@ impl Database {
         }
         Ok(())
     }
-
-    /// Makes partitions ahead, now and every hour, for as long as the program runs.
-    pub async fn maintain_forever(&self) {
-        self.prepared().await;
-        loop {
-            let pause = match self.store.extend_partitions().await {
-                Ok(added) => {
-                    if added > 0 {
-                        info!(added, "made partitions ahead");
-                    }
-                    PARTITIONS_EVERY
-                }
-                Err(error) if is_refusal(&error) => {
-                    warn!(
-                        error = error.summary(),
-                        "may not make partitions ahead; the open one takes all rows"
-                    );
-                    PARTITIONS_EVERY
-                }
-                Err(error) => {
-                    info!(
-                        error = error.summary(),
-                        "could not make partitions ahead; trying again soon"
-                    );
-                    PARTITIONS_RETRY
-                }
-            };
-            tokio::time::sleep(pause).await;
-        }
-    }
-}
-
-/// Waiting would not help: wrong password, no such database, no privilege.
-fn is_refusal(error: &StoreError) -> bool {
-    let state = error.sqlstate().unwrap_or_default();
-    ["28", "3D", "42"].iter().any(|class| state.starts_with(class))
 }

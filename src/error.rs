@@ -11,7 +11,7 @@ use serde::Serialize;
 use tracing::{error, warn};
 use utoipa::ToSchema;
 
-use crate::store::StoreError;
+use crate::store::{ChangeError, StoreError};
 use crate::writer::SendError;
 
 macro_rules! kinds {
@@ -43,6 +43,8 @@ kinds! {
     InvalidApp = "invalid-app", BAD_REQUEST, "Invalid app";
     /// The user in the path is no name.
     InvalidUser = "invalid-user", BAD_REQUEST, "Invalid user";
+    /// A topic is no name.
+    InvalidTopic = "invalid-topic", BAD_REQUEST, "Invalid topic";
     /// The body is not JSON, or not an object.
     InvalidJson = "invalid-json", BAD_REQUEST, "Invalid JSON";
     /// The member `data` is not there.
@@ -57,6 +59,8 @@ kinds! {
     InvalidCursor = "invalid-cursor", BAD_REQUEST, "Invalid cursor";
     /// Another member of the body is bad.
     InvalidField = "invalid-field", BAD_REQUEST, "Invalid field";
+    /// The header Idempotency-Key is no key.
+    InvalidIdempotencyKey = "invalid-idempotency-key", BAD_REQUEST, "Invalid idempotency key";
     /// The query has a parameter that does not exist.
     UnknownParameter = "unknown-parameter", BAD_REQUEST, "Unknown parameter";
     /// A parameter of the query is bad.
@@ -69,6 +73,12 @@ kinds! {
     NotFound = "not-found", NOT_FOUND, "Not found";
     /// The route has other methods.
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "Method not allowed";
+    /// A scheduled send that was to be cancelled was sent already.
+    AlreadySent = "already-sent", CONFLICT, "Already sent";
+    /// The notification is deliverable no more.
+    Withdrawn = "withdrawn", GONE, "Withdrawn";
+    /// The idempotency key was used with another request.
+    IdempotencyMismatch = "idempotency-mismatch", UNPROCESSABLE_ENTITY, "Idempotency key of another request";
     /// Over one of the limits.
     TooLarge = "too-large", PAYLOAD_TOO_LARGE, "Too large";
     /// Neither JSON nor plain text.
@@ -90,7 +100,7 @@ kinds! {
 impl Kind {
     /// The problem, with a sentence that names the thing and the remedy.
     pub fn because(self, detail: impl Into<Cow<'static, str>>) -> Problem {
-        Problem { kind: self, detail: detail.into(), cause: None, retry_after: None }
+        Problem { kind: self, detail: detail.into(), cause: None, retry_after: None, index: None }
     }
 }
 
@@ -102,6 +112,8 @@ pub struct Problem {
     /// For the log alone.
     cause: Option<String>,
     retry_after: Option<Duration>,
+    /// Which entry of a batch.
+    index: Option<usize>,
 }
 
 /// The body of every error: `application/problem+json` (RFC 9457).
@@ -117,6 +129,9 @@ pub struct ProblemBody<'a> {
     status: u16,
     /// What is wrong, and what to do.
     detail: &'a str,
+    /// Which entry of a batch, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<usize>,
     /// With 5xx: the id under which the log tells more.
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
@@ -135,6 +150,12 @@ impl Problem {
         self
     }
 
+    /// Says which entry of a batch it is about.
+    pub fn of_entry(mut self, index: usize) -> Problem {
+        self.index = Some(index);
+        self
+    }
+
     /// Logs what the client is not told, and makes the answer.
     pub fn render(&self, request_id: &str) -> Response {
         let status = self.kind.status();
@@ -149,6 +170,7 @@ impl Problem {
             title: self.kind.title(),
             status: status.as_u16(),
             detail: &self.detail,
+            index: self.index,
             request_id: status.is_server_error().then_some(request_id),
         };
         let json = serde_json::to_vec(&body).expect("strings and numbers become JSON");
@@ -183,11 +205,35 @@ impl From<SendError> for Problem {
             SendError::Draining => Kind::Draining
                 .because("This server is shutting down. The notification was not stored; send it again."),
             SendError::OutcomeUnknown => Kind::OutcomeUnknown.because(
-                "The database broke off. The notification may be stored; look into the history before you send it again.",
+                "The database broke off. The notification may be stored; repeat it with the same Idempotency-Key, or look into the history first.",
             ),
             SendError::Refused(reason) => {
                 Kind::InvalidData.because(format!("The database refuses this notification: {reason}."))
             }
+            SendError::KeyMismatch => Kind::IdempotencyMismatch.because(
+                "This Idempotency-Key was used with another method, path, type or body: take a new key for a new request.",
+            ),
+        }
+    }
+}
+
+impl Problem {
+    /// Why a change of state or a withdrawal was not acknowledged.
+    pub fn of_change(error: ChangeError, database_is_up: bool) -> Problem {
+        let away = "The database cannot be reached. Nothing was changed; try again later.";
+        match error {
+            ChangeError::NoSession(error) if !database_is_up => {
+                Kind::DatabaseUnreachable.because(away).caused_by(error.summary())
+            }
+            ChangeError::Refused(error) => {
+                Kind::DatabaseUnreachable.because(away).caused_by(error.summary())
+            }
+            ChangeError::NoSession(error) | ChangeError::Busy(error) => Kind::Overloaded
+                .because("Too many changes are under way. Nothing was changed; try again later.")
+                .caused_by(error.summary()),
+            ChangeError::OutcomeUnknown(error) => Kind::OutcomeUnknown
+                .because("The database broke off. It may be done; repeating it is harmless.")
+                .caused_by(error.summary()),
         }
     }
 }

@@ -24,6 +24,16 @@ impl EventId {
         EventId(Ulid::from((position as u128) << 65 | u128::from(epoch) << 48 | u128::from(tail)))
     }
 
+    /// The id of the row that follows this one at a distance of `places` in the same group.
+    pub fn followed_by(self, places: usize) -> EventId {
+        EventId(Ulid::from(u128::from(self.0) + ((places as u128) << 65)))
+    }
+
+    /// What all rows of one group share, and no other: 48 bits.
+    pub fn tail(self) -> u64 {
+        (u128::from(self.0) & ((1 << 48) - 1)) as u64
+    }
+
     /// The largest id that is older than `ms` (Unix time): a cursor from which everything of that
     /// millisecond and later follows.
     pub fn just_before_ms(ms: u64) -> EventId {

@@ -135,7 +135,8 @@ impl Feed {
             };
             self.database.set_up(true);
             if page.edge > before {
-                // We were away for longer than the retention; the streams learn it from their pages.
+                // We were away for longer than the retention, of all or of one app. The streams learn
+                // from their pages what they lost; those of other apps find that it is nothing.
                 self.hub.skip_to(page.edge);
                 continue;
             }

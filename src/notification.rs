@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
-use crate::address::{App, Audience};
+use crate::address::{App, Audience, InvalidName};
 use crate::event_id::EventId;
 
 /// Arrays and objects inside each other, at most.
@@ -21,12 +21,66 @@ pub struct NewNotification {
     pub event: Option<EventName>,
     /// What it says.
     pub data: Data,
+    /// Seconds after its delivery, from which on it is deliverable no more.
+    pub expires_in: Option<u32>,
+    /// Takes the place of the one before it with the same key in the same audience.
+    pub replaces: Option<ReplaceKey>,
 }
 
 impl NewNotification {
     /// About what it holds in memory while it waits, in bytes.
     pub fn bytes(&self) -> usize {
         size_of::<NewNotification>() + 2 * crate::address::MAX_NAME + self.data.as_str().len()
+    }
+}
+
+/// What one request sends: all of it is stored, with ids that follow each other, or nothing.
+#[derive(Clone, Debug)]
+pub struct NewSend {
+    /// One or more, all of one app.
+    pub notifications: Vec<NewNotification>,
+    /// Makes repeating the request safe.
+    pub key: Option<IdempotencyKey>,
+}
+
+impl NewSend {
+    /// The tenant.
+    pub fn app(&self) -> &App {
+        &self.notifications[0].app
+    }
+
+    /// About what it holds in memory while it waits, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.notifications.iter().map(NewNotification::bytes).sum()
+    }
+}
+
+/// An `Idempotency-Key` and the request that it came with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// 1 to 255 visible ASCII characters; its scope is the app.
+    pub key: String,
+    /// SHA-256 of method, path, type and body: the same key with another request is a mistake.
+    pub fingerprint: [u8; 32],
+}
+
+/// What a notification that replaces another has in common with it: 1 to 128 characters, no control
+/// characters, not only white space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplaceKey(String);
+
+impl ReplaceKey {
+    /// The key.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ReplaceKey {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<ReplaceKey, InvalidName> {
+        crate::address::check_name(&text).map(|()| ReplaceKey(text))
     }
 }
 
@@ -45,7 +99,13 @@ pub struct Notification {
     pub data: String,
     /// When it was committed, by the database's clock.
     pub created_at: DateTime<Utc>,
+    /// From when on it is not delivered any more, by the same clock.
+    pub expires_at: Option<DateTime<Utc>>,
 }
+
+/// The event name of a state entry: a row of the feed that tells what became of others. No sender can
+/// give it.
+pub const STATE_ENTRY: &str = "tidings.state";
 
 /// An SSE event name: `[A-Za-z0-9_.:-]{1,64}` and none that the browser or Tidings uses itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::address::App;
 use crate::metrics::Metrics;
-use crate::notification::NewNotification;
+use crate::notification::NewSend;
 use crate::writer::{SendError, Stored};
 
 const MAX_BYTES: usize = 64 << 20;
@@ -19,7 +19,7 @@ const MAX_BYTES_OF_ONE_APP: usize = MAX_BYTES / 4;
 /// A send on its way to the database.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    pub(crate) notification: NewNotification,
+    pub(crate) send: NewSend,
     pub(crate) deadline: Instant,
     pub(crate) reply: oneshot::Sender<Result<Stored, SendError>>,
 }
@@ -63,19 +63,19 @@ impl Queue {
     }
 
     /// Adds a send, or says why not.
-    pub(crate) fn push(&self, send: Waiting) -> Result<(), SendError> {
-        let bytes = send.notification.bytes();
+    pub(crate) fn push(&self, waiting: Waiting) -> Result<(), SendError> {
+        let bytes = waiting.send.bytes();
         let mut state = self.state();
         if state.closed {
             return Err(SendError::Draining);
         }
-        let of_app = state.by_app.get(&send.notification.app).copied().unwrap_or(0) + bytes;
+        let of_app = state.by_app.get(waiting.send.app()).copied().unwrap_or(0) + bytes;
         if state.bytes + bytes > MAX_BYTES || of_app > MAX_BYTES_OF_ONE_APP {
             return Err(SendError::Overloaded);
         }
         state.bytes += bytes;
-        state.by_app.insert(send.notification.app.clone(), of_app);
-        state.waiting.push_back(send);
+        state.by_app.insert(waiting.send.app().clone(), of_app);
+        state.waiting.push_back(waiting);
         self.show(&state);
         drop(state);
         self.filled.notify_one();
@@ -140,29 +140,30 @@ impl Queue {
 impl State {
     fn take(&mut self, max_rows: usize, max_bytes: usize) -> Vec<Waiting> {
         let mut group = Vec::new();
-        let mut bytes = 0;
-        while group.len() < max_rows && bytes < max_bytes {
-            let Some(send) = self.pop() else { break };
-            if send.is_gone() {
+        let (mut rows, mut bytes) = (0, 0);
+        while rows < max_rows && bytes < max_bytes {
+            let Some(waiting) = self.pop() else { break };
+            if waiting.is_gone() {
                 continue;
             }
-            bytes += send.notification.bytes();
-            group.push(send);
+            rows += waiting.send.notifications.len();
+            bytes += waiting.send.bytes();
+            group.push(waiting);
         }
         group
     }
 
     fn pop(&mut self) -> Option<Waiting> {
-        let send = self.waiting.pop_front()?;
-        let bytes = send.notification.bytes();
+        let waiting = self.waiting.pop_front()?;
+        let bytes = waiting.send.bytes();
         self.bytes -= bytes;
-        if let Some(of_app) = self.by_app.get_mut(&send.notification.app) {
+        if let Some(of_app) = self.by_app.get_mut(waiting.send.app()) {
             *of_app -= bytes;
             if *of_app == 0 {
-                self.by_app.remove(&send.notification.app);
+                self.by_app.remove(waiting.send.app());
             }
         }
-        Some(send)
+        Some(waiting)
     }
 }
 
@@ -170,7 +171,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::address::{Audience, User};
-    use crate::notification::Data;
+    use crate::notification::{Data, NewNotification};
 
     type Reply = oneshot::Receiver<Result<Stored, SendError>>;
 
@@ -185,8 +186,11 @@ mod tests {
             audience: Audience::User(User::try_from("ada").unwrap()),
             event: None,
             data: Data::from_text(&"x".repeat(bytes)).unwrap(),
+            expires_in: None,
+            replaces: None,
         };
-        (Waiting { notification, deadline: Instant::now(), reply }, answer)
+        let send = NewSend { notifications: vec![notification], key: None };
+        (Waiting { send, deadline: Instant::now(), reply }, answer)
     }
 
     /// Sends of 1 MiB until the queue refuses one; how many it took.

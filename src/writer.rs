@@ -1,6 +1,7 @@
 //! Group commit. One task and one connection per instance: whenever it is free it takes what waits,
 //! appends it in one call, and answers each send after the commit (invariant 1).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +13,10 @@ use tracing::{error, info, warn};
 use crate::clock::Clock;
 use crate::database::Database;
 use crate::event_id::EventId;
-use crate::metrics::{Metrics, Outcome};
-use crate::notification::{NewNotification, Notification};
+use crate::metrics::{Metrics, Outcome as OutcomeLabel};
+use crate::notification::{NewSend, Notification};
 use crate::queue::{Queue, Waiting};
-use crate::store::{Appended, Session, StoreError};
+use crate::store::{Answered, Appended, Outcome, Session, StoreError};
 
 /// Rows of one group: beyond this a bigger group gains nothing.
 const GROUP_ROWS: usize = 1000;
@@ -35,10 +36,21 @@ const LONGEST_RETRY: Duration = Duration::from_secs(1);
 /// What a sender is told after the commit.
 #[derive(Clone, Copy, Debug)]
 pub struct Stored {
-    /// The notification's id.
-    pub id: EventId,
-    /// When it was committed, by the database's clock.
+    /// The id of the first notification.
+    pub first: EventId,
+    /// How many there are.
+    pub count: usize,
+    /// When they were committed, by the database's clock.
     pub created_at: DateTime<Utc>,
+    /// An earlier request with the same key stored them.
+    pub replayed: bool,
+}
+
+impl Stored {
+    /// The ids, in the order of the request.
+    pub fn ids(self) -> impl Iterator<Item = EventId> {
+        (0..self.count).map(move |place| self.first.followed_by(place))
+    }
 }
 
 /// Why a send was not acknowledged. All but `OutcomeUnknown` mean: certainly not stored.
@@ -59,6 +71,9 @@ pub enum SendError {
     /// Postgres refused this row.
     #[error("the database refuses it: {0}")]
     Refused(String),
+    /// The idempotency key was used with another request.
+    #[error("the key belongs to another request")]
+    KeyMismatch,
 }
 
 /// The sending side: cheap to clone, used by every request.
@@ -78,26 +93,26 @@ pub struct OwnGroup {
 }
 
 impl Sender {
-    /// Has a notification stored. Dropping the future before its turn comes means it is not stored.
-    pub async fn send(&self, notification: NewNotification) -> Result<Stored, SendError> {
+    /// Has notifications stored, all or none. Dropping the future before its turn comes means they
+    /// are not.
+    pub async fn send(&self, send: NewSend) -> Result<Stored, SendError> {
         let (reply, stored) = oneshot::channel();
-        let outcome = match self.queue.push(Waiting {
-            notification,
-            deadline: Instant::now() + PATIENCE,
-            reply,
-        }) {
+        let deadline = Instant::now() + PATIENCE;
+        let outcome = match self.queue.push(Waiting { send, deadline, reply }) {
             Ok(()) => stored.await.unwrap_or(Err(SendError::OutcomeUnknown)),
             Err(refused) => Err(refused),
         };
         let label = match &outcome {
+            Ok(Stored { replayed: true, .. }) => "replayed",
             Ok(_) => "stored",
             Err(SendError::Overloaded) => "overloaded",
             Err(SendError::Unreachable) => "unreachable",
             Err(SendError::Draining) => "draining",
             Err(SendError::OutcomeUnknown) => "unknown",
             Err(SendError::Refused(_)) => "refused",
+            Err(SendError::KeyMismatch) => "mismatch",
         };
-        self.metrics.sends.get_or_create(&Outcome { outcome: label }).inc();
+        self.metrics.sends.get_or_create(&OutcomeLabel { outcome: label }).inc();
         outcome
     }
 
@@ -218,9 +233,12 @@ impl Writer {
         false
     }
 
-    /// Appends a group; halves it when Postgres refuses a row of it, until the row stands alone.
+    /// Appends a group; halves it when Postgres refuses a row of it, until its send stands alone.
     async fn append(&mut self, group: Vec<Waiting>) {
-        let mut parts = if group.is_empty() { Vec::new() } else { vec![group] };
+        // Those that repeat a key come after the first with it: by then the key is known, or free.
+        let (group, repeats) = set_repeats_aside(group);
+        let mut parts = vec![repeats, group];
+        parts.retain(|part| !part.is_empty());
         while let Some(mut group) = parts.pop() {
             match self.commit(&group).await {
                 Ok(appended) => self.answer(group, appended),
@@ -230,8 +248,8 @@ impl Writer {
                     parts.push(group);
                 }
                 Err(error) => {
-                    for send in group {
-                        let _ = send.reply.send(Err(error.clone()));
+                    for waiting in group {
+                        let _ = waiting.reply.send(Err(error.clone()));
                     }
                 }
             }
@@ -239,36 +257,50 @@ impl Writer {
     }
 
     fn answer(&mut self, group: Vec<Waiting>, appended: Appended) {
-        self.last_known = appended.first + group.len() as i64 - 1;
-        self.metrics.group_size.observe(group.len() as f64);
+        self.last_known = appended.last;
         let mut rows = Vec::with_capacity(group.len());
-        for (index, Waiting { notification: n, reply, .. }) in group.into_iter().enumerate() {
-            let id = appended.id(index);
-            let _ = reply.send(Ok(Stored { id, created_at: appended.created_at }));
-            rows.push(Notification {
-                id,
-                app: n.app.as_str().to_owned(),
-                audience: n.audience.to_sql(),
-                event: n.event.map(|event| event.as_str().to_owned()),
-                data: n.data.into_string(),
-                created_at: appended.created_at,
-            });
+        for (Waiting { send, reply, .. }, outcome) in group.into_iter().zip(appended.sends) {
+            let first = match outcome {
+                Outcome::Stored(first) => first,
+                Outcome::Known(answered) => {
+                    let _ = reply.send(repeat(&send, answered));
+                    continue;
+                }
+            };
+            let (count, created_at) = (send.notifications.len(), appended.created_at);
+            let _ = reply.send(Ok(Stored { first, count, created_at, replayed: false }));
+            let stored =
+                send.notifications.into_iter().enumerate().map(|(place, n)| Notification {
+                    id: first.followed_by(place),
+                    app: n.app.as_str().to_owned(),
+                    audience: n.audience.to_sql(),
+                    event: n.event.map(|event| event.as_str().to_owned()),
+                    data: n.data.into_string(),
+                    created_at,
+                    expires_at: n
+                        .expires_in
+                        .map(|s| created_at + chrono::Duration::seconds(s.into())),
+                });
+            rows.extend(stored);
         }
-        // A full channel loses nothing: the feed finds the rows in the table.
-        let _ = self.to_feed.try_send(OwnGroup { prev: appended.prev, rows });
+        self.metrics.group_size.observe(rows.len() as f64);
+        // What the database added is in the table alone. A full channel loses nothing either: the
+        // feed finds the rows there.
+        if let Some(prev) = appended.prev.filter(|_| !appended.has_entries && !rows.is_empty()) {
+            let _ = self.to_feed.try_send(OwnGroup { prev, rows });
+        }
     }
 
     /// Commits a group once, whatever breaks, or says why not.
     async fn commit(&mut self, group: &[Waiting]) -> Result<Appended, SendError> {
-        let notifications: Vec<&NewNotification> =
-            group.iter().map(|send| &send.notification).collect();
+        let sends: Vec<&NewSend> = group.iter().map(|waiting| &waiting.send).collect();
         let tail = fastrand::u64(..1 << 48);
         let give_up = Instant::now() + SETTLE_DEADLINE;
         let mut session = self.session.take().ok_or(SendError::Unreachable)?;
         loop {
             let started = Instant::now();
             let now_ms = self.clock.now().timestamp_millis();
-            let error = match session.append(&notifications, tail, now_ms, APPEND_DEADLINE).await {
+            let error = match session.append(&sends, tail, now_ms, APPEND_DEADLINE).await {
                 Ok(appended) => {
                     self.metrics.append_seconds.observe(started.elapsed().as_secs_f64());
                     self.session = Some(session);
@@ -287,7 +319,7 @@ impl Writer {
                 self.free_lane(session).await
             } else {
                 warn!(error = error.summary(), "an append broke off; looking for its outcome");
-                let settled = self.settle(session, tail, give_up).await;
+                let settled = self.settle(session, &sends, tail, give_up).await;
                 let (fresh, found) = settled.ok_or_else(|| {
                     error!("the outcome of an append could not be found out in time");
                     self.count_settled("unknown");
@@ -321,6 +353,7 @@ impl Writer {
     async fn settle(
         &mut self,
         broken: Session,
+        group: &[&NewSend],
         tail: u64,
         give_up: Instant,
     ) -> Option<(Session, Option<Appended>)> {
@@ -331,7 +364,7 @@ impl Writer {
             let attempt = async {
                 let mut session = self.open_session().await?;
                 session.end_backend(backend).await?;
-                let found = session.find(tail, self.last_known).await?;
+                let found = session.find(group, tail, self.last_known).await?;
                 Ok::<_, StoreError>((session, found))
             };
             match tokio::time::timeout_at(give_up, attempt).await {
@@ -363,7 +396,26 @@ impl Writer {
     }
 
     fn count_settled(&self, outcome: &'static str) {
-        self.metrics.outcomes_settled.get_or_create(&Outcome { outcome }).inc();
+        self.metrics.outcomes_settled.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+}
+
+fn set_repeats_aside(group: Vec<Waiting>) -> (Vec<Waiting>, Vec<Waiting>) {
+    let mut seen = HashSet::new();
+    group.into_iter().partition(|waiting| {
+        let NewSend { key, .. } = &waiting.send;
+        key.as_ref().is_none_or(|key| seen.insert((waiting.send.app().clone(), key.key.clone())))
+    })
+}
+
+/// The answer to a request whose key is known.
+fn repeat(send: &NewSend, answered: Answered) -> Result<Stored, SendError> {
+    match (&send.key, answered.first) {
+        (Some(key), Some(first)) if key.fingerprint == answered.fingerprint => {
+            let Answered { count, at, .. } = answered;
+            Ok(Stored { first, count, created_at: at, replayed: true })
+        }
+        _ => Err(SendError::KeyMismatch),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::error::{Kind, Problem, ProblemBody};
         (name = "send", description = "Storing notifications"),
         (name = "subscribe", description = "Receiving them"),
         (name = "history", description = "Looking them up"),
+        (name = "state", description = "What users did with them, and withdrawing them"),
         (name = "operations", description = "Running the server"),
     )
 )]

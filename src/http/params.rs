@@ -6,9 +6,12 @@ use axum::extract::{FromRequestParts, Path, RawQuery};
 use axum::http::Uri;
 use axum::http::request::Parts;
 
-use crate::address::{App, Audience, User};
+use crate::address::{App, Audience, Topic, User};
 use crate::error::{Kind, Problem};
 use crate::event_id::EventId;
+
+/// Topics of one stream, history or count.
+const MOST_TOPICS: usize = 100;
 
 /// `{app}/{user}` at the end of a path.
 pub(super) struct Addressee {
@@ -17,9 +20,10 @@ pub(super) struct Addressee {
 }
 
 impl Addressee {
-    /// What a user's stream and history cover.
-    pub(super) fn audiences(&self) -> Vec<Audience> {
-        vec![Audience::User(self.user.clone()), Audience::Everyone]
+    /// What a user's stream, history and counts cover: the user, everyone, and the topics named.
+    pub(super) fn audiences(&self, topics: Vec<Topic>) -> Vec<Audience> {
+        let own = [Audience::User(self.user.clone()), Audience::Everyone];
+        own.into_iter().chain(topics.into_iter().map(Audience::Topic)).collect()
     }
 }
 
@@ -39,6 +43,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Addressee {
     }
 }
 
+/// `{app}` at the end of a path.
+pub(super) struct AppName(pub(super) App);
+
+impl<S: Send + Sync> FromRequestParts<S> for AppName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<AppName, Problem> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(app)) => parse_app(&app).map(AppName),
+            Err(_) => Err(Kind::InvalidApp.because("The app is not UTF-8 after percent-decoding.")),
+        }
+    }
+}
+
 /// Not being UTF-8 is the one thing that a path can fail by; this tells which name it is in.
 pub(super) fn last_name_is_unreadable(uri: &Uri) -> bool {
     let last = uri.path().rsplit('/').next().unwrap_or_default();
@@ -49,7 +67,7 @@ pub(super) fn parse_app(text: &str) -> Result<App, Problem> {
     App::try_from(text).map_err(|why| Kind::InvalidApp.because(format!("The app {why}.")))
 }
 
-fn parse_user(text: &str) -> Result<User, Problem> {
+pub(super) fn parse_user(text: &str) -> Result<User, Problem> {
     User::try_from(text).map_err(|why| Kind::InvalidUser.because(format!("The user {why}.")))
 }
 
@@ -96,6 +114,14 @@ impl Params {
         self.take(name).map(|text| parse_cursor(name, &text)).transpose()
     }
 
+    /// Takes the list of topics: names with commas between them, repeated ones once.
+    pub(super) fn take_topics(&mut self) -> Result<Vec<Topic>, Problem> {
+        let Some(text) = self.take("topics").filter(|text| !text.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        distinct_topics(text.split(',').map(super::body::parse_topic))
+    }
+
     /// Refuses what nobody took; `later` is in the contract, but not built. `_` is what pages add
     /// against caches.
     pub(super) fn end(self, known: &str, later: &[&str]) -> Result<(), Problem> {
@@ -108,6 +134,20 @@ impl Params {
                 .because(format!("There is no parameter {name}: this route has {known}."))),
         }
     }
+}
+
+/// Repeated ones once, and not too many.
+pub(super) fn distinct_topics(
+    topics: impl Iterator<Item = Result<Topic, Problem>>,
+) -> Result<Vec<Topic>, Problem> {
+    let mut topics: Vec<Topic> = topics.collect::<Result<_, _>>()?;
+    topics.sort_unstable();
+    topics.dedup();
+    if topics.len() > MOST_TOPICS {
+        return Err(Kind::InvalidTopic
+            .because(format!("There are {} topics: name up to {MOST_TOPICS}.", topics.len())));
+    }
+    Ok(topics)
 }
 
 fn decode(text: &str) -> Option<String> {

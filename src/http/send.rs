@@ -1,27 +1,22 @@
-//! `POST send/{app}/{user}`: from hostile bytes to a checked notification, and its acknowledgement.
-
-use std::time::Duration;
+//! `POST send/{app}/{user}`, `POST send/{app}` and `POST batch/{app}`: what arrives becomes one send,
+//! and is acknowledged when its commit is durable.
 
 use axum::Json;
-use axum::body::Body;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::Server;
-use super::params::{Addressee, Params};
-use crate::address::Audience;
+use super::body::{Content, MOST_AT_ONCE, MediaType, Members, Object, Received, typed};
+use super::params::{Addressee, AppName, Params};
+use crate::address::{App, Audience};
 use crate::error::{Kind, Problem};
 use crate::event_id::EventId;
-use crate::notification::{Data, EventName, NewNotification};
-
-/// A body that takes longer to arrive is given up.
-const BODY_DEADLINE: Duration = Duration::from_secs(30);
+use crate::notification::{IdempotencyKey, NewNotification, NewSend};
+use crate::writer::Stored;
 
 /// What to send.
 #[derive(ToSchema)]
@@ -32,6 +27,35 @@ pub(super) struct SendSchema {
     data: serde_json::Value,
     /// The SSE event name: 1 to 64 of `A-Z a-z 0-9 _ . : -`.
     event: Option<String>,
+    /// Seconds after its delivery, from which on it is not delivered any more: 1 to 31,536,000.
+    expires_in: Option<u32>,
+    /// Takes the place of the last one with this key in the same audience: 1 to 128 characters.
+    replaces: Option<String>,
+    /// RFC 3339, up to 30 days ahead: send it then.
+    deliver_at: Option<String>,
+}
+
+/// What to send, and to whom.
+#[derive(ToSchema)]
+#[schema(as = SendTo)]
+#[expect(dead_code, reason = "the schema of the document; the body is read with its bytes kept")]
+pub(super) struct SendToSchema {
+    /// `"everyone"`, `{"user":"ada"}`, `{"topic":"t"}`, or `{"users":["a","b"]}` (1 to 1,000).
+    #[schema(value_type = Object)]
+    to: serde_json::Value,
+    #[serde(flatten)]
+    #[schema(inline)]
+    what: SendSchema,
+}
+
+/// Many notifications: all of them are stored, or none.
+#[derive(ToSchema)]
+#[schema(as = Batch)]
+#[expect(dead_code, reason = "the schema of the document; the body is read with its bytes kept")]
+pub(super) struct BatchSchema {
+    /// 1 to 1,000, without `deliver_at`.
+    #[schema(inline)]
+    notifications: Vec<SendToSchema>,
 }
 
 /// The notification is stored, durably.
@@ -45,12 +69,26 @@ pub(super) struct Sent {
     created_at: String,
 }
 
+/// The notifications are stored, durably.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SentMany {
+    /// Their ids, in the order of the request.
+    #[schema(value_type = Vec<String>)]
+    ids: Vec<EventId>,
+    /// When they were committed, by the database's clock.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: String,
+}
+
 /// Sends a notification to one user.
 ///
 /// With `text/plain` the body becomes the data as a JSON string. Answered after the commit is durable.
 #[utoipa::path(
     post, path = "/api/notifications/send/{app}/{user}", tag = "send",
-    params(("app" = String, Path, description = "The app"), ("user" = String, Path, description = "The user")),
+    params(
+        ("app" = String, Path, description = "The app"), ("user" = String, Path, description = "The user"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes repeating safe for 24 hours: 1 to 255 visible ASCII characters"),
+    ),
     request_body(content((SendSchema = "application/json"), (String = "text/plain"))),
     responses(
         (status = 201, description = "Stored", body = Sent),
@@ -62,160 +100,146 @@ pub(super) async fn send(
     State(server): State<Server>,
     addressee: Addressee,
     params: Params,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Problem> {
     params.end("none", &[])?;
-    if headers.contains_key("idempotency-key") {
-        return Err(super::openapi::not_yet("The header Idempotency-Key"));
-    }
-    let (data, event) = read(&server, &headers, body).await?;
+    let received = Received::read(&server, request).await?;
     let max_data = server.inner.config.max_data;
-    if data.as_str().len() > max_data {
-        return Err(Kind::TooLarge.because(format!(
-            "The data has {} bytes as compact JSON, over the limit of {max_data} (TIDINGS_MAX_DATA): send less, or a link to it.",
-            data.as_str().len()
+    let mut content = match received.media_type {
+        MediaType::Text => Content::from_text(&received.body, max_data)?,
+        MediaType::Json => {
+            let members = Members { to: false, deliver_at: true };
+            Content::from_json(&received.body, members, max_data)?
+        }
+    };
+    content.to = vec![Audience::User(addressee.user)];
+    store(&server, addressee.app, content, received.key).await
+}
+
+/// Sends a notification to one or many users, a topic, or everyone in the app.
+#[utoipa::path(
+    post, path = "/api/notifications/send/{app}", tag = "send",
+    params(
+        ("app" = String, Path, description = "The app"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes repeating safe for 24 hours: 1 to 255 visible ASCII characters"),
+    ),
+    request_body = SendToSchema,
+    responses(
+        (status = 201, description = "Stored; with a list of users `ids` instead of `id`", body = Sent),
+        (status = "4XX", description = "Refused; nothing is stored", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 503, description = "Certainly not stored, unless the type is outcome-unknown", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn send_to(
+    State(server): State<Server>,
+    AppName(app): AppName,
+    params: Params,
+    request: Request,
+) -> Result<Response, Problem> {
+    params.end("none", &[])?;
+    let received = Received::read(&server, request).await?;
+    received.json_only("which cannot say whom it is for")?;
+    let members = Members { to: true, deliver_at: true };
+    let content = Content::from_json(&received.body, members, server.inner.config.max_data)?;
+    store(&server, app, content, received.key).await
+}
+
+/// Sends many notifications: all of them are stored, with ids that follow each other, or none.
+#[utoipa::path(
+    post, path = "/api/notifications/batch/{app}", tag = "send",
+    params(
+        ("app" = String, Path, description = "The app"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes repeating safe for 24 hours: 1 to 255 visible ASCII characters"),
+    ),
+    request_body = BatchSchema,
+    responses(
+        (status = 201, description = "Stored", body = SentMany),
+        (status = "4XX", description = "Refused; nothing is stored. `index` says which entry is wrong", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 503, description = "Certainly not stored, unless the type is outcome-unknown", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn batch(
+    State(server): State<Server>,
+    AppName(app): AppName,
+    params: Params,
+    request: Request,
+) -> Result<Response, Problem> {
+    params.end("none", &[])?;
+    let received = Received::read(&server, request).await?;
+    received.json_only("which cannot hold a batch")?;
+    let mut object = Object::read(&received.body, "The body")?;
+    let entries = object.take("notifications")?.ok_or_else(|| {
+        Kind::InvalidField.because("The member notifications is missing: give a list.")
+    })?;
+    object.end("a batch", "notifications alone")?;
+    let entries: Vec<Box<RawValue>> = typed(&entries).ok_or_else(|| {
+        Kind::InvalidField.because("The member notifications is not a list: give one.")
+    })?;
+    let mut notifications = Vec::with_capacity(entries.len());
+    let members = Members { to: true, deliver_at: false };
+    for (index, entry) in entries.iter().enumerate() {
+        let max_data = server.inner.config.max_data;
+        let content = Content::from_json(entry.get().as_bytes(), members, max_data)
+            .map_err(|problem| problem.of_entry(index))?;
+        notifications.extend(content.into_notifications(&app));
+        if notifications.len() > MOST_AT_ONCE {
+            break;
+        }
+    }
+    if notifications.is_empty() || notifications.len() > MOST_AT_ONCE {
+        return Err(Kind::InvalidField.because(format!(
+            "The batch is not of 1 to {MOST_AT_ONCE} notifications, one for each user: send several."
         )));
     }
-    let notification = NewNotification {
-        app: addressee.app,
-        audience: Audience::User(addressee.user),
-        event,
-        data,
-    };
-    let stored = server.inner.sender.send(notification).await?;
-    let sent = Sent { id: stored.id, created_at: crate::clock::rfc3339(stored.created_at) };
-    Ok((StatusCode::CREATED, Json(sent)).into_response())
+    let send = NewSend { notifications, key: received.key };
+    Ok(answer(server.inner.sender.send(send).await?, true))
 }
 
-enum MediaType {
-    Json,
-    Text,
-}
-
-async fn read(
+async fn store(
     server: &Server,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<(Data, Option<EventName>), Problem> {
-    let media_type = media_type(headers)?;
-    let body = read_body(body, server.inner.config.max_body).await?;
-    match media_type {
-        MediaType::Json => read_json(&body),
-        MediaType::Text => {
-            let text = std::str::from_utf8(&body).map_err(|_| {
-                Kind::InvalidData.because("The text is not UTF-8: send it as UTF-8.")
-            })?;
-            let data = Data::from_text(text.strip_prefix('\u{feff}').unwrap_or(text));
-            Ok((data.map_err(|why| Kind::InvalidData.because(format!("The data {why}.")))?, None))
-        }
+    app: App,
+    content: Content,
+    key: Option<IdempotencyKey>,
+) -> Result<Response, Problem> {
+    if content.deliver_at.is_some() {
+        return Err(super::openapi::not_yet("The member deliver_at"));
     }
+    let many = content.many;
+    let send = NewSend { notifications: content.into_notifications(&app), key };
+    Ok(answer(server.inner.sender.send(send).await?, many))
 }
 
-fn media_type(headers: &HeaderMap) -> Result<MediaType, Problem> {
-    let text =
-        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let mut parts = text.split(';').map(str::trim);
-    let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
-    let charset = parts
-        .filter_map(|parameter| parameter.split_once('='))
-        .find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"))
-        .map(|(_, value)| value.trim().trim_matches('"').to_ascii_lowercase());
-    if charset.is_some_and(|charset| !["utf-8", "utf8", "us-ascii"].contains(&charset.as_str())) {
-        return Err(
-            Kind::UnsupportedMediaType.because(format!("The body is {text}: send it as UTF-8."))
-        );
-    }
-    match essence.as_str() {
-        "application/json" => Ok(MediaType::Json),
-        "text/plain" => Ok(MediaType::Text),
-        other => {
-            let other = if other.is_empty() { "of no type" } else { other };
-            Err(Kind::UnsupportedMediaType.because(format!(
-                "The body is {other}: add -H 'content-type: text/plain' for a text, \
-                 or -H 'content-type: application/json' for {{\"data\": …}}."
-            )))
-        }
-    }
-}
-
-async fn read_body(body: Body, max_body: usize) -> Result<axum::body::Bytes, Problem> {
-    let collected =
-        tokio::time::timeout(BODY_DEADLINE, Limited::new(body, max_body).collect()).await;
-    match collected {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Kind::TooLarge.because(format!(
-            "The body is over the limit of {max_body} bytes (TIDINGS_MAX_BODY): send less."
-        ))),
-        Ok(Err(_)) => Err(Kind::InvalidData.because("The body broke off: send it again.")),
-        Err(_) => {
-            Err(Kind::InvalidData.because("The body did not arrive within 30 s: send it again."))
-        }
-    }
-}
-
-fn read_json(body: &[u8]) -> Result<(Data, Option<EventName>), Problem> {
-    let members: Members = serde_json::from_slice(body).map_err(|why| {
-        Kind::InvalidJson.because(format!("The body is not a JSON object: {why}."))
-    })?;
-    let mut data = None;
-    let mut event = None;
-    for (name, value) in &members.0 {
-        let slot = match name.as_str() {
-            "data" => &mut data,
-            "event" => &mut event,
-            "expires_in" | "replaces" | "deliver_at" => {
-                return Err(super::openapi::not_yet(&format!("The member {name}")));
-            }
-            _ => {
-                return Err(Kind::UnknownField.because(format!(
-                    "There is no member {name}: a notification has data and event."
-                )));
-            }
+impl Content {
+    /// One row for each audience.
+    fn into_notifications(self, app: &App) -> Vec<NewNotification> {
+        let Content { to, data, event, expires_in, replaces, .. } = self;
+        let one = |audience| NewNotification {
+            app: app.clone(),
+            audience,
+            event: event.clone(),
+            data: data.clone(),
+            expires_in,
+            replaces: replaces.clone(),
         };
-        if slot.replace(value).is_some() {
-            return Err(Kind::InvalidField
-                .because(format!("The member {name} is given twice: give it once.")));
-        }
+        to.into_iter().map(one).collect()
     }
-    let data = data.ok_or_else(|| {
-        Kind::MissingData.because("The member data is missing: give any JSON, null for none.")
-    })?;
-    let data =
-        Data::compact(data).map_err(|why| Kind::InvalidData.because(format!("The data {why}.")))?;
-    Ok((data, event.map(|event| read_event(event)).transpose()?))
 }
 
-fn read_event(event: &RawValue) -> Result<EventName, Problem> {
-    let name: String = serde_json::from_str(event.get()).map_err(|_| {
-        Kind::InvalidEvent.because("The event is not a string: give a name, or leave it out.")
-    })?;
-    let shown = name.clone();
-    EventName::try_from(name)
-        .map_err(|why| Kind::InvalidEvent.because(format!("The event {shown:?} {why}.")))
+fn answer(stored: Stored, many: bool) -> Response {
+    let created_at = crate::clock::rfc3339(stored.created_at);
+    let body = match many {
+        true => Json(SentMany { ids: stored.ids().collect(), created_at }).into_response(),
+        false => Json(Sent { id: stored.first, created_at }).into_response(),
+    };
+    let mut response = (StatusCode::CREATED, body).into_response();
+    if stored.replayed {
+        replayed(&mut response);
+    }
+    response
 }
 
-/// The members of an object in their order, repeated ones too, each value with its bytes.
-struct Members(Vec<(String, Box<RawValue>)>);
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Members, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Members;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object with the member data")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Object)
-    }
+/// Says that an earlier request with the same key did it.
+fn replayed(response: &mut Response) {
+    let yes = axum::http::HeaderValue::from_static("true");
+    response.headers_mut().insert("idempotency-replayed", yes);
 }

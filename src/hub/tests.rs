@@ -13,6 +13,14 @@ fn ada() -> Audience {
     Audience::User(User::try_from("ada").unwrap())
 }
 
+fn join(hub: &Arc<Hub>, audiences: &[Audience]) -> Membership {
+    join_with(hub, audiences, Format::Data)
+}
+
+fn join_with(hub: &Arc<Hub>, audiences: &[Audience], format: Format) -> Membership {
+    hub.join(&Coverage { app: app(), audiences: audiences.into(), format })
+}
+
 fn id(position: i64) -> EventId {
     EventId::at(position, 0, 7)
 }
@@ -24,6 +32,7 @@ fn row(position: i64, app: &str, audience: &Audience) -> Notification {
         audience: audience.to_sql(),
         event: None,
         data: position.to_string(),
+        expires_at: None,
         created_at: chrono::DateTime::UNIX_EPOCH,
     }
 }
@@ -39,7 +48,7 @@ fn take(membership: &Membership, cursor: EventId) -> Option<(Vec<i64>, EventId)>
 #[test]
 fn a_member_gets_its_audiences_merged_in_id_order_and_nothing_else() {
     let hub = hub(1 << 20);
-    let member = hub.join(&app(), &[ada(), Audience::Everyone]);
+    let member = join(&hub, &[ada(), Audience::Everyone]);
     let bob = Audience::User(User::try_from("bob").unwrap());
     hub.dispatch(&[
         row(1, "shop", &Audience::Everyone),
@@ -57,7 +66,7 @@ fn a_member_gets_its_audiences_merged_in_id_order_and_nothing_else() {
 #[test]
 fn a_row_that_both_sources_bring_is_dispatched_once() {
     let hub = hub(1 << 20);
-    let member = hub.join(&app(), &[ada()]);
+    let member = join(&hub, &[ada()]);
     hub.dispatch(&[row(1, "shop", &ada()), row(2, "shop", &ada())]);
     hub.dispatch(&[row(2, "shop", &ada()), row(3, "shop", &ada())]);
     assert_eq!(take(&member, EventId::ZERO), Some((vec![1, 2, 3], id(3))));
@@ -66,7 +75,7 @@ fn a_row_that_both_sources_bring_is_dispatched_once() {
 #[test]
 fn whoever_falls_off_the_ring_is_behind_and_the_ring_stays_in_its_bound() {
     let hub = hub(10 * (EVENT_OVERHEAD + 50));
-    let member = hub.join(&app(), &[ada()]);
+    let member = join(&hub, &[ada()]);
     for position in 1..=100 {
         hub.dispatch(&[row(position, "shop", &ada())]);
         assert!(hub.state().bytes <= hub.ring_bytes);
@@ -81,7 +90,7 @@ fn whoever_falls_off_the_ring_is_behind_and_the_ring_stays_in_its_bound() {
 #[test]
 fn a_long_ring_is_taken_in_steps_that_are_complete() {
     let hub = hub(1 << 20);
-    let member = hub.join(&app(), &[ada(), Audience::Everyone]);
+    let member = join(&hub, &[ada(), Audience::Everyone]);
     let audience = |p| if p % 3 == 0 { Audience::Everyone } else { ada() };
     let rows: Vec<_> = (1..=1000).map(|p| row(p, "shop", &audience(p))).collect();
     hub.dispatch(&rows);
@@ -99,7 +108,7 @@ fn a_long_ring_is_taken_in_steps_that_are_complete() {
 fn rows_from_before_an_audience_joined_are_not_taken_for_complete() {
     let hub = hub(1 << 20);
     hub.dispatch(&[row(1, "shop", &ada())]);
-    let member = hub.join(&app(), &[ada()]);
+    let member = join(&hub, &[ada()]);
     assert_eq!(take(&member, EventId::ZERO), None);
     assert_eq!(take(&member, id(1)), Some((vec![], id(1))));
 }
@@ -107,7 +116,7 @@ fn rows_from_before_an_audience_joined_are_not_taken_for_complete() {
 #[test]
 fn after_a_jump_everyone_below_it_is_behind() {
     let hub = hub(1 << 20);
-    let member = hub.join(&app(), &[ada()]);
+    let member = join(&hub, &[ada()]);
     hub.dispatch(&[row(1, "shop", &ada())]);
     hub.skip_to(id(50));
     assert_eq!(take(&member, id(1)), None);
@@ -117,11 +126,11 @@ fn after_a_jump_everyone_below_it_is_behind() {
 #[test]
 fn the_last_one_to_leave_takes_the_audience_along() {
     let hub = hub(1 << 20);
-    let (first, second) = (hub.join(&app(), &[ada()]), hub.join(&app(), &[ada()]));
+    let (first, second) = (join(&hub, &[ada()]), join(&hub, &[ada()]));
     drop(first);
     hub.dispatch(&[row(1, "shop", &ada())]);
     assert_eq!(take(&second, EventId::ZERO), Some((vec![1], id(1))));
     drop(second);
     let state = hub.state();
-    assert!(state.audiences.is_empty() && state.by_name.is_empty());
+    assert!(state.audiences.is_empty() && state.data.is_empty());
 }

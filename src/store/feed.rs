@@ -13,7 +13,7 @@ pub struct FeedPage {
     pub rows: Vec<Notification>,
     /// More rows follow.
     pub more: bool,
-    /// The retention edge in the same snapshot: rows up to it may be gone.
+    /// The highest edge in the same snapshot, of all or of one app: rows up to it may be gone.
     pub edge: EventId,
 }
 
@@ -26,13 +26,16 @@ impl Store {
         self.read(&self.streams, async |conn| {
             let after = Uuid::from(after);
             let rows = sqlx::query!(
-                r#"select e.edge as "edge!", f.id as "id?", f.app as "app?", f.audience as "audience?",
-                    f.event as "event?", f.data as "data?", f.created_at as "created_at?", f.taken as "taken?"
+                r#"select greatest(e.edge, (select a.edge from tidings.app_edge a
+                        order by a.edge desc limit 1)) as "edge!", f.id as "id?", f.app as "app?", f.audience as "audience?",
+                    f.event as "event?", f.data as "data?", f.created_at as "created_at?",
+                    f.expires_at as "expires_at?", f.taken as "taken?"
                 from tidings.retention_edge e left join lateral (
                     select p.*, count(*) over () as taken,
                         sum(octet_length(p.data)) over (order by p.id) - octet_length(p.data) as bytes_before
                     from (
-                        select n.id, n.app, n.audience, n.event, n.data::text as data, n.created_at
+                        select n.id, n.app, n.audience, n.event, n.data::text as data, n.created_at,
+                            n.expires_at
                         from tidings.notification n where n.id > $1 order by n.id limit $2
                     ) p
                 ) f on f.bytes_before < $3
@@ -56,6 +59,7 @@ impl Store {
                         event: row.event,
                         data: row.data?,
                         created_at: row.created_at?,
+                        expires_at: row.expires_at,
                     })
                 })
                 .collect();

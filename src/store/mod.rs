@@ -1,11 +1,15 @@
 //! All SQL. Every query has one caller and a deadline on our side; a connection whose query did not
 //! answer in time is closed, never returned to the pool.
 
+mod app_retention;
 mod append;
 mod feed;
 mod history;
+mod outbox;
 mod replay;
+mod retention;
 mod schema;
+mod state;
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,11 +18,15 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres};
 
-pub use append::{Appended, LaneHolder, Session};
+pub use app_retention::AppRetention;
+pub use append::{Answered, Appended, LaneHolder, Outcome, Session};
 pub use feed::FeedPage;
-pub use history::{HistoryPage, HistoryQuery, Order};
-pub use replay::{Facts, ReplayPage, ReplayRequest, ReplayRow};
+pub use history::{Filter, Found, HistoryPage, HistoryQuery, Listed, Order};
+pub use outbox::{DrainSession, Drained};
+pub use replay::{Facts, PageEnd, ReplayPage, ReplayRequest, ReplayRow};
+pub use retention::{Keep, Maintenance, Partition, Step};
 pub use schema::SchemaError;
+pub use state::{ChangeError, Changed, Counts, State, StateChange, Subject};
 
 /// Long enough for any query of ours on a busy machine, short enough to notice a frozen database.
 pub const QUERY_DEADLINE: Duration = Duration::from_secs(5);
@@ -36,6 +44,8 @@ pub struct Store {
     /// Reads for streams, never through one: however many histories are asked for, the feed has its
     /// turn.
     streams: PgPool,
+    /// Changes of state: these wait for each other's locks, and must not keep reads waiting.
+    changes: PgPool,
     /// LISTEN, the writer and maintenance: these need a session of their own.
     direct: PgConnectOptions,
 }
@@ -44,21 +54,32 @@ pub struct Store {
 /// longer than running it for all.
 const NO_COMPILING: &str = "set jit = off";
 
-fn pool(connections: u32, options: PgConnectOptions, own_sessions: bool) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(connections)
+/// For calls that commit inside. statement_timeout stays off: it would end a wait for a synchronous
+/// standby as if the standby had confirmed. One plan for all values: with plans for each, most of a
+/// call would be planning.
+const FOR_CHANGES: &str = "set jit = off; set statement_timeout = 0; set lock_timeout = '2s';
+    set tcp_user_timeout = 30000; set default_transaction_isolation = 'read committed';
+    set plan_cache_mode = force_generic_plan";
+
+/// Changes under way at once: more would only wait for the lane.
+const CHANGES: u32 = 4;
+
+fn pool(
+    options: PgPoolOptions,
+    database: PgConnectOptions,
+    settings: Option<&'static str>,
+) -> PgPool {
+    options
         .acquire_timeout(CONNECT_DEADLINE)
-        // A broken connection shows at the first query; asking before each one costs a round trip.
-        .test_before_acquire(false)
         .after_connect(move |conn, _| {
             Box::pin(async move {
-                if own_sessions {
-                    sqlx::raw_sql(NO_COMPILING).execute(conn).await?;
+                if let Some(settings) = settings {
+                    sqlx::raw_sql(settings).execute(conn).await?;
                 }
                 Ok(())
             })
         })
-        .connect_lazy_with(options)
+        .connect_lazy_with(database)
 }
 
 /// Why a query has no answer.
@@ -79,6 +100,17 @@ impl StoreError {
             StoreError::Database(error) => Some(error.as_database_error()?.code()?.into_owned()),
             StoreError::Deadline(_) => None,
         }
+    }
+
+    /// A lock was not had in the time allowed for it.
+    pub fn is_lock_timeout(&self) -> bool {
+        self.sqlstate().is_some_and(|state| state == "55P03")
+    }
+
+    /// Waiting would not help: wrong password, no such database, no privilege.
+    pub fn is_refusal(&self) -> bool {
+        let state = self.sqlstate().unwrap_or_default();
+        ["28", "3D", "42"].iter().any(|class| state.starts_with(class))
     }
 
     /// A sentence for the log. Postgres quotes the failing row in its DETAIL; that stays out.
@@ -105,15 +137,21 @@ impl Store {
         let (url, direct) = (options(url)?, options(direct_url.unwrap_or(url))?);
         // Where there is a direct way, the first goes through a pooler: what is set in a session
         // there would be met by whoever gets it next.
-        let requests = pool(4, url, direct_url.is_none());
-        let streams = pool(4, direct.clone(), true);
-        Ok(Store { requests, streams, direct })
+        // A broken connection shows at the first query; asking before each one costs a round trip.
+        let reads = || PgPoolOptions::new().max_connections(4).test_before_acquire(false);
+        let requests = pool(reads(), url, direct_url.is_none().then_some(NO_COMPILING));
+        let streams = pool(reads(), direct.clone(), Some(NO_COMPILING));
+        // But what became of a change on one would not be known.
+        let changes = PgPoolOptions::new().max_connections(CHANGES).test_before_acquire(true);
+        let changes = pool(changes, direct.clone(), Some(FOR_CHANGES));
+        Ok(Store { requests, streams, changes, direct })
     }
 
     /// Closes the pools once their connections are idle.
     pub async fn close(&self) {
         self.requests.close().await;
         self.streams.close().await;
+        self.changes.close().await;
     }
 
     /// The database can be read and is a primary: on a standby nothing can be appended, and LISTEN
@@ -149,16 +187,30 @@ impl Store {
         pool: &PgPool,
         query: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
     ) -> Result<T, StoreError> {
-        let mut lease = Lease { conn: Some(within(CONNECT_DEADLINE, pool.acquire()).await?) };
-        let conn = lease.conn.as_mut().expect("the lease was just filled");
-        let answer = within(QUERY_DEADLINE, query(conn)).await?;
-        lease.conn.take();
+        let mut lease = self.lease(pool).await?;
+        let answer = within(QUERY_DEADLINE, query(lease.conn())).await?;
+        lease.end();
         Ok(answer)
+    }
+
+    async fn lease(&self, pool: &PgPool) -> Result<Lease, StoreError> {
+        Ok(Lease { conn: Some(within(CONNECT_DEADLINE, pool.acquire()).await?) })
     }
 }
 
 struct Lease {
     conn: Option<PoolConnection<Postgres>>,
+}
+
+impl Lease {
+    fn conn(&mut self) -> &mut PgConnection {
+        self.conn.as_mut().expect("a lease holds its connection until it ends")
+    }
+
+    /// Nothing is under way: the connection may be used again.
+    fn end(mut self) {
+        self.conn.take();
+    }
 }
 
 impl Drop for Lease {

@@ -6,12 +6,14 @@
     reason = "a test fails where its expectation ends; and nothing is outside of this crate"
 )]
 
+mod batches;
 mod cuts;
 mod durability;
 mod eventsource;
 mod guard;
 mod harness;
 mod history;
+mod idempotency;
 mod operations;
 mod order;
 mod plans;

@@ -148,7 +148,7 @@ async fn a_configured_page_may_read_answers_and_errors_and_their_headers() {
         (Request::json(SEND, "{}"), 400),
         (Request::get("/nothing"), 404),
         (Request::get(SEND), 405),
-        (Request::json("/api/notifications/batch/shop", "{}"), 501),
+        (Request::json("/api/notifications/state/shop/ada", "{}"), 501),
         (Request::get("/livez").header("host", "evil.example"), 403),
     ] {
         let case = format!("{} {}", request.method, request.path);
@@ -222,8 +222,10 @@ async fn the_openapi_document_lists_every_route_with_its_problems() {
     assert_eq!(
         listed,
         [
+            ("/api/notifications/batch/{app}", vec!["post"]),
             ("/api/notifications/history/{app}/{user}", vec!["get"]),
             ("/api/notifications/notification/{app}/{id}", vec!["get"]),
+            ("/api/notifications/send/{app}", vec!["post"]),
             ("/api/notifications/send/{app}/{user}", vec!["post"]),
             ("/api/notifications/subscribe/{app}/{user}", vec!["get"]),
             ("/livez", vec!["get"]),

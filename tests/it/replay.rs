@@ -53,23 +53,12 @@ async fn a_page_is_complete_up_to_the_audience_that_was_cut_first() {
     let database = TestDatabase::new().await;
     let app = TestApp::on(database.clone(), |_| {}).await;
     let seen = app.send("shop/ada", "0").await;
-    let pool = database.pool().await;
-    for (audience, rows) in [("user:ada", 1200), ("everyone", 1)] {
-        for chunk in 0..usize::div_ceil(rows, 400) {
-            let size = if rows == 1 { 1 } else { 400 };
-            let column = |text: &str| vec![text.to_owned(); size];
-            let numbers: Vec<String> = (0..size).map(|n| (chunk * 400 + n).to_string()).collect();
-            sqlx::query("call tidings.append($1, $2, array_fill(null::text, array[$5::integer]), $3, $4, 9e15::bigint, null, null, null, null)")
-                .bind(column("shop"))
-                .bind(column(audience))
-                .bind(numbers)
-                .bind(7_i64)
-                .bind(size as i32)
-                .execute(&pool)
-                .await
-                .unwrap();
-        }
+    let numbers: Vec<String> = (0..1200).map(|number| number.to_string()).collect();
+    for chunk in numbers.chunks(400) {
+        let chunk: Vec<&str> = chunk.iter().map(String::as_str).collect();
+        database.append("shop", "user:ada", &chunk).await;
     }
+    database.append("shop", "everyone", &["1"]).await;
     let mut expected = database.ids("shop", "user:ada").await;
     expected.remove(0);
     expected.extend(database.ids("shop", "everyone").await);

@@ -170,7 +170,7 @@ async fn an_outcome_that_cannot_be_found_out_is_said_to_be_unknown() {
 
     let answer = Request::text(SEND, "perhaps").send(app.address).await;
 
-    let detail = "The database broke off. The notification may be stored; look into the history before you send it again.";
+    let detail = "The database broke off. The notification may be stored; repeat it with the same Idempotency-Key, or look into the history first.";
     expect_503(&answer, "outcome-unknown", detail, 1..=60);
     assert_eq!(app.metric("tidings_outcomes_settled_total").await, 1.0);
     proxy.bring_back();

@@ -82,7 +82,10 @@ impl TestDatabase {
                 let template = TestDatabase::create("tidings_template", "template0").await;
                 let store = Store::new(&template.url, None).expect("our own URL");
                 store.migrate().await.expect("the migrations run");
-                store.extend_partitions().await.expect("partitions are made");
+                let maintenance = store.maintenance().await.expect("a session");
+                let mut maintenance = maintenance.expect("nobody else is there");
+                maintenance.extend_partitions().await.expect("partitions are made");
+                maintenance.end().await;
                 store.close().await;
             })
             .await;
@@ -166,8 +169,9 @@ impl TestDatabase {
         let mut conn = PgConnection::connect(&self.url).await.expect("the test database");
         let column = |text: &str| vec![text.to_owned(); datas.len()];
         sqlx::query(
-            "call tidings.append($1, $2, array_fill(null::text, array[cardinality($3)]), $3, 7,
-                9e15::bigint, null, null, null, null)",
+            "call tidings.append($1, $2, array_fill(null::text, array[cardinality($3)]), $3, null, null,
+                null, null, null, null, null, 7, 9e15::bigint,
+                null, null, null, null, null, null, null, null, null, null)",
         )
         .bind(column(app))
         .bind(column(audience))
