@@ -20,6 +20,7 @@ import type {
   Sent,
   SentToMany,
   StateChange,
+  StoredNotification,
   TidingsEvent,
   Which,
 } from "./notification.js";
@@ -83,7 +84,7 @@ export interface HistoryQuery extends CallOptions {
   /** Topics besides the user's own notifications and everyone's. */
   topics?: readonly string[];
   /** Only what is in this state. */
-  state?: string;
+  state?: Mark | "unseen";
 }
 
 /** Options of sending. */
@@ -163,7 +164,7 @@ export class TidingsClient<Events extends object = Record<string, unknown>> {
   }
 
   /** One notification. */
-  notification(id: string, { signal }: CallOptions = {}): Promise<HistoryPage<Events>["notifications"][number]> {
+  notification(id: string, { signal }: CallOptions = {}): Promise<StoredNotification<Events>> {
     return this.#call(["notification", this.#app, id], { signal });
   }
 

@@ -1,23 +1,13 @@
 // What state entries mean for a list that an application keeps.
 
-import type { Audience, StateChange } from "./notification.js";
-
-/** What a person did to a notification. Absent is not. */
-export interface Marks {
-  /** It was shown. */
-  seen?: boolean;
-  /** It was read. */
-  read?: boolean;
-  /** It was put away. */
-  archived?: boolean;
-}
+import type { Audience, Marks, StateChange } from "./notification.js";
 
 /**
  * A list as it is after a state change. Idempotent, so own changes may be applied at once and again
  * when they come back as an entry; the very same list if nothing changed. A replaced notification
  * goes, the one in its place comes as a notification.
  */
-export function applyState<Item extends { id: string; audience?: Audience } & Marks>(
+export function applyState<Item extends { id: string; audience?: Audience } & Partial<Marks>>(
   items: readonly Item[],
   change: StateChange,
 ): readonly Item[] {
@@ -31,7 +21,7 @@ export function applyState<Item extends { id: string; audience?: Audience } & Ma
   return after.length === items.length && after.every((item, index) => item === items[index]) ? items : after;
 }
 
-const MARKS: Partial<Record<StateChange["state"], Marks>> = {
+const MARKS: Partial<Record<StateChange["state"], Partial<Marks>>> = {
   seen: { seen: true },
   read: { seen: true, read: true },
   unread: { read: false },

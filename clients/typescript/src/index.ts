@@ -8,7 +8,6 @@ export type { CursorStorage } from "./cursor.js";
 export type { SubscribeOptions } from "./events.js";
 export type { HttpOptions, TokenRequest } from "./http.js";
 export { applyState } from "./inbox.js";
-export type { Marks } from "./inbox.js";
 export type * from "./notification.js";
 export { TidingsError } from "./problem.js";
 export type { Problem } from "./problem.js";

@@ -26,13 +26,26 @@ export type Notification<Events extends object = Record<string, unknown>> =
   | { [Name in keyof Events & string]: NotificationOf<Name, Events[Name]> }[keyof Events & string]
   | NotificationOf<null, unknown>;
 
+/** A notification that was looked up. */
+export type StoredNotification<Events extends object = Record<string, unknown>> = Notification<Events> & {
+  /** When it stops being shown, `null` for never. */
+  expires_at: string | null;
+};
+
+/** What a person did to a notification. */
+export interface Marks {
+  /** It was in a list that the person looked at. */
+  seen: boolean;
+  /** It was read. */
+  read: boolean;
+  /** It was put away. */
+  archived: boolean;
+}
+
 /** A page of history. */
 export interface HistoryPage<Events extends object = Record<string, unknown>> {
-  /** The notifications, in the order asked for. */
-  notifications: (Notification<Events> & {
-    /** When it stops being shown, `null` for never. */
-    expires_at: string | null;
-  })[];
+  /** The notifications, in the order asked for, and what the user did to them. */
+  notifications: (StoredNotification<Events> & Marks)[];
   /** Give it as `before` (desc) or `after` (asc) for the next page; `null` on the last one. */
   next: string | null;
   /** Subscribe from it to go on exactly where this page was read; `null` with `before`. */
@@ -42,8 +55,8 @@ export interface HistoryPage<Events extends object = Record<string, unknown>> {
 /** What a person did, or undid, to notifications. Read implies seen; archived is not counted. */
 export type Mark = "seen" | "read" | "unread" | "archived" | "unarchived";
 
-/** Which notifications to mark: some, or all up to one. */
-export type Which =
+/** Which notifications to mark: up to 1,000, or all up to one. */
+export type Which = (
   | {
       /** Their ids. */
       ids: readonly string[];
@@ -51,9 +64,11 @@ export type Which =
   | {
       /** The last one's id. */
       up_to: string;
-      /** Topics to include, besides the user's own and everyone's. */
-      topics?: readonly string[];
-    };
+    }
+) & {
+  /** Topics that `up_to` reaches, and that the answer counts, besides the user's own and everyone's. */
+  topics?: readonly string[];
+};
 
 /** The badge's numbers. */
 export interface Counts {

@@ -2,51 +2,47 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { memoryStorage, TidingsClient, TidingsError, type ClientOptions, type ConnectionState, type CursorStorage, type Gap } from "@tidings/client";
-import { inFrontOf } from "./harness/older.js";
+import { applyState, memoryStorage, TidingsClient, TidingsError } from "@tidings/client";
+import type { ClientOptions, ConnectionState, CursorStorage, Gap, StateChange } from "@tidings/client";
 import { Proxy } from "./harness/proxy.js";
 import { noServer, Server } from "./harness/server.js";
 import { Seen, within } from "./harness/wait.js";
 
 const skip = noServer;
 let server: Server;
-let older: { port: number; stop(): void };
 
 before(async () => {
-  if (skip) return;
-  server = await Server.start();
-  older = await inFrontOf(() => server.port);
+  if (!skip) server = await Server.start();
 });
-after(async () => {
-  older?.stop();
-  await server?.stop();
-});
+after(() => server?.stop());
 
 interface Events {
   "order.shipped": { order: number };
 }
 
+const ZERO = "0".repeat(26);
 let users = 0;
 /** A client of a user that nobody else has, through a proxy of its own. */
 async function client(options: Partial<ClientOptions> = {}) {
   const user = `ada-${++users}`;
-  const proxy = await Proxy.start(() => older.port);
+  const proxy = await Proxy.start(() => server.port);
   const make = (also: Partial<ClientOptions> = {}) =>
     new TidingsClient<Events>({ url: proxy.url, app: "shop", user, storage: memoryStorage(), ...options, ...also });
   return { proxy, make, tidings: make(), to: `shop/${user}` };
 }
 
 /** Subscribes and waits until it is live. */
-async function live(tidings: TidingsClient<Events>, from?: string | null) {
+async function live(tidings: TidingsClient<Events>, from: string | null = null, topics: string[] = []) {
   const ids = new Seen<string>();
+  const changes = new Seen<StateChange>();
   const gaps = new Seen<Gap>();
   const states = new Seen<ConnectionState>();
   const subscription = tidings.subscribe(
-    { notification: ({ id }) => ids.push(id), gap: (gap) => gaps.push(gap) },
-    { ...(from !== undefined && { from }), onConnection: (state) => states.push(state) },
+    { notification: ({ id }) => ids.push(id), state: (change) => changes.push(change), gap: (gap) => gaps.push(gap) },
+    { from, topics, onConnection: (state) => states.push(state) },
   );
   await states.until((all) => all.includes("live"), "live");
-  return { ids, gaps, states, subscription };
+  return { ids, changes, gaps, states, subscription };
 }
 
 test("handlers get typed notifications, in order", { skip }, async () => {
@@ -187,8 +183,7 @@ test("a connection that is silently dead is replaced, and nothing is lost", { sk
 test("a server that is killed and started again loses and doubles nothing", { skip }, async (t) => {
   const mortal = await Server.start();
   t.after(() => mortal.stop());
-  const front = await inFrontOf(() => mortal.port);
-  const tidings = new TidingsClient<Events>({ url: `http://127.0.0.1:${front.port}`, app: "shop", user: "eve", storage: memoryStorage() });
+  const tidings = new TidingsClient<Events>({ url: mortal.url, app: "shop", user: "eve", storage: memoryStorage() });
   const { ids, subscription } = await live(tidings);
   const sent = await mortal.sendMany("shop/eve", 3);
   await mortal.end("SIGKILL");
@@ -197,7 +192,6 @@ test("a server that is killed and started again loses and doubles nothing", { sk
   await ids.count(6, "notification");
   assert.deepEqual(ids.all, sent);
   await subscription.close();
-  front.stop();
 });
 
 test("a cursor of another database is surfaced as a gap, and lower ids count again", { skip }, async () => {
@@ -232,6 +226,119 @@ test("two subscriptions share a connection, and each gets everything once", { sk
   await two.ids.count(9, "notification");
   assert.deepEqual(two.ids.all, sent);
   await two.subscription.close();
+  await proxy.stop();
+});
+
+test("subscriptions get their topics and everyone's, over one connection", { skip }, async () => {
+  const { tidings, make, proxy, to } = await client();
+  const [user, topic] = [to.slice(5), `news-${to}`];
+  const plain = await live(tidings);
+  const news = await live(make(), null, [topic]);
+  const own = await tidings.send({ user }, { data: 1 });
+  const topical = await tidings.send({ topic }, { data: 2 });
+  const all = await tidings.send("everyone", { event: "order.shipped", data: { order: 3 } });
+  await news.ids.count(3, "notification");
+  await plain.ids.count(2, "notification");
+  assert.deepEqual(news.ids.all, [own.id, topical.id, all.id]);
+  assert.deepEqual(plain.ids.all, [own.id, all.id]);
+  assert.equal(proxy.open, 1);
+  const { notifications } = await tidings.history({ topics: [topic], limit: 3 });
+  assert.deepEqual(
+    notifications.map(({ audience }) => audience),
+    ["everyone", { topic }, { user }],
+  );
+  await Promise.all([plain.subscription.close(), news.subscription.close()]);
+  await proxy.stop();
+});
+
+test("a topic that is added later is replayed from its own cursor", { skip }, async () => {
+  const { tidings, make, proxy, to } = await client();
+  const topic = `late-${to}`;
+  const plain = await live(tidings);
+  const page = await tidings.history({ topics: [topic] });
+  const missed = await tidings.send({ topic }, { data: 1 });
+  const sent = await server.sendMany(to, 2);
+  await plain.ids.count(2, "notification");
+  const late = await live(make(), page.cursor, [topic]);
+  await late.ids.count(3, "notification");
+  assert.deepEqual(late.ids.all, [missed.id, ...sent]);
+  sent.push(...(await server.sendMany(to, 1)));
+  await plain.ids.count(3, "notification");
+  assert.deepEqual(plain.ids.all, sent);
+  await Promise.all([plain.subscription.close(), late.subscription.close()]);
+  await proxy.stop();
+});
+
+test("what is marked on one device comes to all, once, and the counts agree", { skip }, async () => {
+  const { make, proxy, to } = await client();
+  const [phone, desk] = [make({ share: false }), make({ share: false })];
+  const devices = [await live(phone), await live(desk)];
+  const sent = await server.sendMany(to, 3);
+  const before = await phone.counts();
+  assert.deepEqual([before.unread, before.unseen], [3, 3]);
+  let list = (await desk.history()).notifications as readonly { id: string; read: boolean; seen: boolean }[];
+
+  const ids = sent.slice(0, 1);
+  const marked = await phone.mark("read", { ids });
+  assert.deepEqual([marked.changed, marked.unread, marked.unseen], [1, 2, 2]);
+  assert.equal((await phone.mark("read", { ids })).changed, 0);
+  await phone.mark("seen", { up_to: sent[2] as string });
+  for (const { changes } of devices) {
+    await changes.count(2, "change");
+    assert.deepEqual(
+      changes.all.map(({ state, ids, up_to }) => ({ state, ids, up_to })),
+      [
+        { state: "read", ids, up_to: undefined },
+        { state: "seen", ids: undefined, up_to: sent[2] },
+      ],
+    );
+  }
+  for (const change of devices[1]?.changes.all ?? []) list = applyState(applyState(list, change), change);
+  const marks = (of: typeof list) => of.map(({ id, read, seen }) => ({ id, read, seen }));
+  assert.deepEqual(marks(list), marks((await desk.history()).notifications));
+  assert.deepEqual((await desk.history({ state: "unread" })).notifications.map(({ id }) => id), sent.slice(1).reverse());
+  const { unread, unseen } = await desk.counts();
+  assert.deepEqual([unread, unseen], [2, 0]);
+  for (const { subscription } of devices) await subscription.close();
+  await proxy.stop();
+});
+
+test("what is withdrawn or replaced goes everywhere", { skip }, async () => {
+  const { tidings, proxy, to } = await client();
+  const user = to.slice(5);
+  const { changes, subscription } = await live(tidings);
+  const first = await tidings.send({ user }, { data: 1, replaces: "progress" });
+  const second = await tidings.send({ user }, { data: 2, replaces: "progress" });
+  assert.equal((await tidings.notification(second.id)).data, 2);
+  await tidings.withdraw(second.id);
+  await tidings.withdraw(second.id);
+  await changes.count(2, "change");
+  assert.deepEqual(
+    changes.all.map(({ ids, state, by }) => ({ ids, state, by })),
+    [
+      { ids: [first.id], state: "replaced", by: second.id },
+      { ids: [second.id], state: "withdrawn", by: undefined },
+    ],
+  );
+  assert.deepEqual((await tidings.history()).notifications, []);
+  await assert.rejects(tidings.notification(second.id), (error) => error instanceof TidingsError && error.slug === "withdrawn");
+  await assert.rejects(tidings.withdraw(ZERO), (error) => error instanceof TidingsError && error.status === 404);
+  await subscription.close();
+  await proxy.stop();
+});
+
+test("sending is answered with ids, and a repetition with the same", { skip }, async () => {
+  const { tidings, proxy, to } = await client();
+  const user = to.slice(5);
+  const { ids } = await tidings.send({ users: [user, `${user}-b`] }, { data: 1 });
+  assert.equal(ids.length, 2);
+  const idempotencyKey = `key-${user}`;
+  const once = await tidings.send({ user }, { data: 2 }, { idempotencyKey });
+  assert.deepEqual(await tidings.send({ user }, { data: 2 }, { idempotencyKey }), once);
+  await assert.rejects(tidings.send({ user }, { data: 3 }, { idempotencyKey }), (error) => {
+    return error instanceof TidingsError && error.slug === "idempotency-mismatch";
+  });
+  assert.deepEqual(await server.stored(to), [ids[0], once.id]);
   await proxy.stop();
 });
 

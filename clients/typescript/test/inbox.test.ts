@@ -2,11 +2,11 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { applyState, type Audience, type Marks } from "@tidings/client";
 
-interface Item extends Marks {
+interface Item extends Partial<Marks> {
   id: string;
   audience: Audience;
 }
-const item = (id: string, audience: Audience = { user: "ada" }, marks: Marks = {}): Item => ({ id, audience, ...marks });
+const item = (id: string, audience: Audience = { user: "ada" }, marks: Partial<Marks> = {}): Item => ({ id, audience, ...marks });
 const change = (rest: object) => ({ id: "9", ...rest }) as Parameters<typeof applyState>[1];
 
 test("read implies seen, and a second time changes nothing", () => {
