@@ -65,7 +65,8 @@ export async function* events<Events extends object>(
     if (next === state && problem?.detail === detail) return; // a sign of life
     state = next;
     detail = problem?.detail;
-    options.onConnection?.(next, problem);
+    // Not from here, where an error of the application's would break the connection.
+    queueMicrotask(() => options.onConnection?.(next, problem));
   };
   changed("connecting");
   const tab: Tab = new Tab({

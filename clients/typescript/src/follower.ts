@@ -33,8 +33,9 @@ export class Follower {
     private readonly deliver: (step: Step) => void,
   ) {}
 
-  get following(): boolean {
-    return this.#stream !== undefined;
+  /** Whether everything missed has been taken. */
+  get live(): boolean {
+    return this.#stream !== undefined && this.#live;
   }
 
   /** Follows a stream from here on, if it holds everything that is lacking; says whether it does. */

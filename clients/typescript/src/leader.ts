@@ -23,7 +23,6 @@ export class Leader implements Host {
   #next = 0;
   #open = false;
   #live = false;
-
   #position: string | null; // up to where everything was passed on: the next connection follows on it
 
   constructor(
@@ -50,7 +49,7 @@ export class Leader implements Host {
     this.#members.set(member, topics);
     const lower = after !== null && (this.#position === null || after < this.#position);
     if (lower) this.#position = after;
-    if (lower || !topics.every((topic) => this.#asked.topics.includes(topic))) this.#connection.restart();
+    if (lower || !topics.every((topic) => this.#asked.topics.includes(topic))) this.restart();
     else if (this.#open) this.#announce(this.#position ?? ZERO);
     this.#tell();
   }
@@ -65,8 +64,9 @@ export class Leader implements Host {
     this.post({ type: "beat", leader: this.id });
   }
 
-  /** The network came back: what was connected before may be dead without knowing. */
-  online(): void {
+  /** Replaces the connection at once. */
+  restart(): void {
+    this.#open = false;
     this.#connection.restart();
   }
 

@@ -9,7 +9,7 @@ import type { Follower } from "./follower.js";
 import type { Http } from "./http.js";
 import { Leader } from "./leader.js";
 import { locksFor, pageLocks, type Locks } from "./locks.js";
-import { PROTOCOL, type Message, type Want } from "./messages.js";
+import { PROTOCOL, type Message, type State, type Want } from "./messages.js";
 import { watchPage } from "./page.js";
 import type { Problem } from "./problem.js";
 
@@ -39,6 +39,7 @@ export class Tab {
   #leader = 0;
   #topics: readonly string[] = []; // of the last stream heard of
   #heartbeat = 10_000; // ms, until the leader has said the server's
+  #state: State | undefined; // the leader's
   #heard = 0;
   #suspected = false;
   #waiting = false;
@@ -51,7 +52,8 @@ export class Tab {
     this.#locks = locks;
     this.#name = name;
     this.#unwatch = watchPage({
-      online: () => this.#leading?.online(),
+      // What was connected before may be dead without knowing.
+      online: () => this.#leading?.restart(),
       offline: () => this.#leading?.state("offline"),
       visible: () => (this.#resume(), this.#tick()),
       suspend: () => this.#suspend(),
@@ -173,7 +175,7 @@ export class Tab {
   }
 
   #fromLeader(message: Exclude<Message, { member: string }>): void {
-    const { follower, onState, onAside, onFail } = this.#options;
+    const { follower, onAside, onFail } = this.#options;
     switch (message.type) {
       case "open":
         this.#topics = message.topics;
@@ -181,17 +183,25 @@ export class Tab {
         if (this.#paused) return;
         if (follower.follow(message)) this.#waiting = false;
         else this.#want();
-        return;
+        return this.#tell();
       case "frame":
         if (!this.#paused && !follower.take(message) && !this.#waiting) this.#want();
-        return;
+        return this.#tell();
       case "aside":
         return onAside(message.frame);
       case "state":
-        return onState(message.state, message.problem);
+        this.#state = message;
+        return this.#tell();
       case "fail":
         if (message.members.includes(this.#id)) onFail(message.problem);
     }
+  }
+
+  /** What is live for the leader is not yet for a member that still gets what it missed. */
+  #tell(): void {
+    if (!this.#state) return;
+    const { state, problem } = this.#state;
+    this.#options.onState(state === "live" && !this.#options.follower.live ? "connecting" : state, problem);
   }
 
   #schedule(heartbeat: number): void {

@@ -155,9 +155,10 @@ export class Browser {
 
   async stop(): Promise<void> {
     const gone = new Promise((resolve) => this.program.once("exit", resolve));
-    await this.chromium.close();
-    this.program.kill();
+    const devtools = await this.chromium.newBrowserCDPSession();
+    await devtools.send("Browser.close").catch(() => {}); // its end can come before the answer
     await within(gone, "Chromium's end");
-    rmSync(this.folder, { recursive: true, force: true });
+    // The last of its processes may still be writing.
+    rmSync(this.folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
   }
 }
