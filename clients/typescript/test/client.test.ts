@@ -1,7 +1,7 @@
 // The package against a real server, in Node.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { after, before, test, type TestContext } from "node:test";
 import { applyState, memoryStorage, TidingsClient, TidingsError } from "@tidings/client";
 import type { ClientOptions, ConnectionState, CursorStorage, Gap, StateChange } from "@tidings/client";
 import { Proxy } from "./harness/proxy.js";
@@ -22,32 +22,39 @@ interface Events {
 
 const ZERO = "0".repeat(26);
 let apps = 0;
-/** A client of an app that nobody else has, through a proxy of its own. */
-async function client(options: Partial<ClientOptions> = {}) {
+/** A client of an app that nobody else has, through a proxy of its own; all is closed in the end. */
+async function client(t: TestContext, options: Partial<ClientOptions> = {}) {
   const app = `shop-${++apps}`;
   const user = "ada";
   const proxy = await Proxy.start(() => server.port);
+  const end = new AbortController();
+  t.after(async () => {
+    end.abort();
+    await proxy.stop();
+  });
   const make = (also: Partial<ClientOptions> = {}) =>
     new TidingsClient<Events>({ url: proxy.url, app, user, storage: memoryStorage(), ...options, ...also });
-  return { proxy, make, tidings: make(), user, to: `${app}/${user}` };
+  const tidings = make();
+  const live = (from?: string | null, topics?: string[], by = tidings) => untilLive(by, end.signal, from, topics);
+  return { proxy, make, tidings, user, to: `${app}/${user}`, live, signal: end.signal };
 }
 
 /** Subscribes and waits until it is live. */
-async function live(tidings: TidingsClient<Events>, from: string | null = null, topics: string[] = []) {
+async function untilLive(tidings: TidingsClient<Events>, signal: AbortSignal, from: string | null = null, topics: string[] = []) {
   const ids = new Seen<string>();
   const changes = new Seen<StateChange>();
   const gaps = new Seen<Gap>();
   const states = new Seen<ConnectionState>();
   const subscription = tidings.subscribe(
     { notification: ({ id }) => ids.push(id), state: (change) => changes.push(change), gap: (gap) => gaps.push(gap) },
-    { from, topics, onConnection: (state) => states.push(state) },
+    { from, topics, signal, onConnection: (state) => states.push(state) },
   );
   await states.until((all) => all.includes("live"), "live");
   return { ids, changes, gaps, states, subscription };
 }
 
-test("handlers get typed notifications, in order", { skip }, async () => {
-  const { tidings, to, user, proxy } = await client();
+test("handlers get typed notifications, in order", { skip }, async (t) => {
+  const { tidings, to, user, signal } = await client(t);
   const seen = new Seen<unknown>();
   const states = new Seen<ConnectionState>();
   const subscription = tidings.subscribe(
@@ -55,7 +62,7 @@ test("handlers get typed notifications, in order", { skip }, async () => {
       notification: (n) => seen.push(n.event === "order.shipped" ? n.data.order : n.data),
       on: { "order.shipped": ({ data, audience }) => seen.push([data.order, audience]) },
     },
-    { onConnection: (state) => states.push(state) },
+    { signal, onConnection: (state) => states.push(state) },
   );
   await states.until((all) => all.includes("live"), "live");
   await server.send(to, { order: 17 }, "order.shipped");
@@ -63,15 +70,14 @@ test("handlers get typed notifications, in order", { skip }, async () => {
   await seen.count(3, "call");
   await subscription.close();
   assert.deepEqual(seen.all, [17, [17, { user }], "hello"]);
-  await proxy.stop();
 });
 
-test("an async iterator gets the same, and has handled what it asks for more after", { skip }, async () => {
-  const { tidings, to, proxy } = await client();
+test("an async iterator gets the same, and has handled what it asks for more after", { skip }, async (t) => {
+  const { tidings, to, signal } = await client(t);
   const sent = await server.sendMany(to, 3);
   const read = async (count: number) => {
     const ids: string[] = [];
-    for await (const event of tidings.events({ from: ids.length ? null : start })) {
+    for await (const event of tidings.events({ from: start, signal })) {
       if (event.type === "notification") ids.push(event.id);
       if (ids.length === count) break;
     }
@@ -82,11 +88,10 @@ test("an async iterator gets the same, and has handled what it asks for more aft
   start = null;
   // The loop was left within the second one.
   assert.deepEqual(await within(read(2), "the others"), sent.slice(1));
-  await proxy.stop();
 });
 
-test("the stream goes on exactly where a history ends", { skip }, async () => {
-  const { tidings, to, proxy } = await client();
+test("the stream goes on exactly where a history ends", { skip }, async (t) => {
+  const { tidings, live, to } = await client(t);
   const before = await server.sendMany(to, 3);
   const page = await tidings.history({ limit: 2 });
   assert.deepEqual(
@@ -94,7 +99,7 @@ test("the stream goes on exactly where a history ends", { skip }, async () => {
     before.slice(1).reverse(),
   );
   const after = await server.sendMany(to, 2);
-  const { ids, subscription } = await live(tidings, page.cursor);
+  const { ids } = await live(page.cursor);
   await ids.count(2, "notification");
   assert.deepEqual(ids.all, after);
   const older = await tidings.history({ before: page.next ?? "" });
@@ -102,20 +107,18 @@ test("the stream goes on exactly where a history ends", { skip }, async () => {
     older.notifications.map(({ id }) => id),
     before.slice(0, 1),
   );
-  await subscription.close();
-  await proxy.stop();
 });
 
-test("the cursor is kept only when the handler is done", { skip }, async () => {
+test("the cursor is kept only when the handler is done", { skip }, async (t) => {
   const kept = new Seen<string>();
   const storage: CursorStorage = { get: () => kept.all.at(-1), set: (_, value) => kept.push(value) };
-  const { tidings, to, proxy } = await client({ storage });
+  const { tidings, to, signal } = await client(t, { storage });
   const sent = await server.sendMany(to, 2);
   const entered = new Seen<string>();
   let finish = () => {};
   const subscription = tidings.subscribe(
     { notification: ({ id }) => (entered.push(id), new Promise<void>((resolve) => (finish = resolve))) },
-    { from: "earliest" },
+    { from: "earliest", signal },
   );
   await entered.count(1, "call");
   assert.equal(kept.all.includes(sent[0] as string), false, "not while it runs");
@@ -127,11 +130,10 @@ test("the cursor is kept only when the handler is done", { skip }, async () => {
   finish();
   await closed;
   assert.equal(kept.all.at(-1), sent[1], "closing lets it finish");
-  await proxy.stop();
 });
 
-test("a handler that fails ends the subscription before what it failed at", { skip }, async () => {
-  const { tidings, to, proxy } = await client();
+test("a handler that fails ends the subscription before what it failed at", { skip }, async (t) => {
+  const { tidings, live, to } = await client(t);
   const sent = await server.sendMany(to, 3);
   const errors = new Seen<unknown>();
   tidings.subscribe(
@@ -145,16 +147,14 @@ test("a handler that fails ends the subscription before what it failed at", { sk
   );
   await errors.count(1, "error");
   assert.deepEqual(errors.all, ["cannot"]);
-  const { ids, subscription } = await live(tidings);
+  const { ids } = await live();
   await ids.count(2, "notification");
   assert.deepEqual(ids.all, sent.slice(1));
-  await subscription.close();
-  await proxy.stop();
 });
 
-test("through any number of cuts nothing is lost or doubled", { skip }, async () => {
-  const { tidings, to, proxy } = await client();
-  const { ids, subscription } = await live(tidings);
+test("through any number of cuts nothing is lost or doubled", { skip }, async (t) => {
+  const { live, to, proxy } = await client(t);
+  const { ids, subscription } = await live();
   const sent: string[] = [];
   for (let round = 0; round < 4; round++) {
     sent.push(...(await server.sendMany(to, 5)));
@@ -165,56 +165,51 @@ test("through any number of cuts nothing is lost or doubled", { skip }, async ()
   await subscription.close();
   assert.deepEqual(ids.all, sent);
   assert.deepEqual(await server.stored(to), sent);
-  await proxy.stop();
 });
 
-test("a connection that is silently dead is replaced, and nothing is lost", { skip }, async () => {
-  const { tidings, to, proxy } = await client();
-  const { ids, states, subscription } = await live(tidings);
+test("a connection that is silently dead is replaced, and nothing is lost", { skip }, async (t) => {
+  const { live, to, proxy } = await client(t);
+  const { ids, states } = await live();
   proxy.hold();
   const sent = await server.sendMany(to, 2);
   await states.until((all) => all.includes("reconnecting"), "reconnecting");
   proxy.mend();
   await ids.count(2, "notification");
   assert.deepEqual(ids.all, sent);
-  await subscription.close();
-  await proxy.stop();
 });
 
 test("a server that is killed and started again loses and doubles nothing", { skip }, async (t) => {
   const mortal = await Server.start();
-  t.after(() => mortal.stop());
+  const end = new AbortController();
+  t.after(() => (end.abort(), mortal.stop()));
   const tidings = new TidingsClient<Events>({ url: mortal.url, app: "shop", user: "eve", storage: memoryStorage() });
-  const { ids, subscription } = await live(tidings);
+  const { ids } = await untilLive(tidings, end.signal);
   const sent = await mortal.sendMany("shop/eve", 3);
   await mortal.end("SIGKILL");
   await mortal.run();
   sent.push(...(await mortal.sendMany("shop/eve", 3)));
   await ids.count(6, "notification");
   assert.deepEqual(ids.all, sent);
-  await subscription.close();
 });
 
-test("a cursor of another database is surfaced as a gap, and lower ids count again", { skip }, async () => {
-  const { tidings, to, proxy } = await client();
+test("a cursor of another database is surfaced as a gap, and lower ids count again", { skip }, async (t) => {
+  const { live, to } = await client(t);
   await server.send(to, 1);
-  const { ids, gaps, subscription } = await live(tidings, "7ZZZZZZZZZZZZZZZZZZZZZZZZZ");
+  const { ids, gaps } = await live("7ZZZZZZZZZZZZZZZZZZZZZZZZZ");
   await gaps.count(1, "gap");
   assert.equal(gaps.all[0]?.reason, "ahead");
   const sent = await server.sendMany(to, 2);
   await ids.count(2, "notification");
   assert.deepEqual(ids.all, sent);
-  await subscription.close();
-  await proxy.stop();
 });
 
-test("two subscriptions share a connection, and each gets everything once", { skip }, async () => {
-  const { make, to, proxy } = await client();
+test("two subscriptions share a connection, and each gets everything once", { skip }, async (t) => {
+  const { make, live, to, proxy } = await client(t);
   const storage = memoryStorage();
-  const one = await live(make({ storage }));
+  const one = await live(null, [], make({ storage }));
   const sent = await server.sendMany(to, 3);
   await one.ids.count(3, "notification");
-  const two = await live(make(), "earliest");
+  const two = await live("earliest", [], make());
   await two.ids.count(3, "notification");
   sent.push(...(await server.sendMany(to, 3)));
   await one.ids.count(6, "notification");
@@ -226,15 +221,13 @@ test("two subscriptions share a connection, and each gets everything once", { sk
   sent.push(...(await server.sendMany(to, 3)));
   await two.ids.count(9, "notification");
   assert.deepEqual(two.ids.all, sent);
-  await two.subscription.close();
-  await proxy.stop();
 });
 
-test("subscriptions get their topics and everyone's, over one connection", { skip }, async () => {
-  const { tidings, make, proxy, user } = await client();
+test("subscriptions get their topics and everyone's, over one connection", { skip }, async (t) => {
+  const { tidings, make, live, user, proxy } = await client(t);
   const topic = "news";
-  const plain = await live(tidings);
-  const news = await live(make(), null, [topic]);
+  const plain = await live();
+  const news = await live(null, [topic], make());
   const own = await tidings.send({ user }, { data: 1 });
   const topical = await tidings.send({ topic }, { data: 2 });
   const all = await tidings.send("everyone", { event: "order.shipped", data: { order: 3 } });
@@ -248,32 +241,28 @@ test("subscriptions get their topics and everyone's, over one connection", { ski
     notifications.map(({ audience }) => audience),
     ["everyone", { topic }, { user }],
   );
-  await Promise.all([plain.subscription.close(), news.subscription.close()]);
-  await proxy.stop();
 });
 
-test("a topic that is added later is replayed from its own cursor", { skip }, async () => {
-  const { tidings, make, proxy, to } = await client();
+test("a topic that is added later is replayed from its own cursor", { skip }, async (t) => {
+  const { tidings, make, live, to } = await client(t);
   const topic = "news";
-  const plain = await live(tidings);
+  const plain = await live();
   const page = await tidings.history({ topics: [topic] });
   const missed = await tidings.send({ topic }, { data: 1 });
   const sent = await server.sendMany(to, 2);
   await plain.ids.count(2, "notification");
-  const late = await live(make(), page.cursor, [topic]);
+  const late = await live(page.cursor, [topic], make());
   await late.ids.count(3, "notification");
   assert.deepEqual(late.ids.all, [missed.id, ...sent]);
   sent.push(...(await server.sendMany(to, 1)));
   await plain.ids.count(3, "notification");
   assert.deepEqual(plain.ids.all, sent);
-  await Promise.all([plain.subscription.close(), late.subscription.close()]);
-  await proxy.stop();
 });
 
-test("what is marked on one device comes to all, once, and the counts agree", { skip }, async () => {
-  const { make, proxy, to } = await client();
+test("what is marked on one device comes to all, once, and the counts agree", { skip }, async (t) => {
+  const { make, live, to } = await client(t);
   const [phone, desk] = [make({ share: false }), make({ share: false })];
-  const devices = [await live(phone), await live(desk)];
+  const devices = [await live(null, [], phone), await live(null, [], desk)];
   const sent = await server.sendMany(to, 3);
   const before = await phone.counts();
   assert.deepEqual([before.unread, before.unseen], [3, 3]);
@@ -300,13 +289,11 @@ test("what is marked on one device comes to all, once, and the counts agree", { 
   assert.deepEqual((await desk.history({ state: "unread" })).notifications.map(({ id }) => id), sent.slice(1).reverse());
   const { unread, unseen } = await desk.counts();
   assert.deepEqual([unread, unseen], [2, 0]);
-  for (const { subscription } of devices) await subscription.close();
-  await proxy.stop();
 });
 
-test("what is withdrawn or replaced goes everywhere", { skip }, async () => {
-  const { tidings, proxy, user } = await client();
-  const { changes, subscription } = await live(tidings);
+test("what is withdrawn or replaced goes everywhere", { skip }, async (t) => {
+  const { tidings, live, user } = await client(t);
+  const { changes } = await live();
   const first = await tidings.send({ user }, { data: 1, replaces: "progress" });
   const second = await tidings.send({ user }, { data: 2, replaces: "progress" });
   assert.equal((await tidings.notification(second.id)).data, 2);
@@ -323,12 +310,10 @@ test("what is withdrawn or replaced goes everywhere", { skip }, async () => {
   assert.deepEqual((await tidings.history()).notifications, []);
   await assert.rejects(tidings.notification(second.id), (error) => error instanceof TidingsError && error.slug === "withdrawn");
   await assert.rejects(tidings.withdraw(ZERO), (error) => error instanceof TidingsError && error.status === 404);
-  await subscription.close();
-  await proxy.stop();
 });
 
-test("sending is answered with ids, and a repetition with the same", { skip }, async () => {
-  const { tidings, proxy, user, to } = await client();
+test("sending is answered with ids, and a repetition with the same", { skip }, async (t) => {
+  const { tidings, to, user } = await client(t);
   const { ids } = await tidings.send({ users: [user, "bob"] }, { data: 1 });
   assert.equal(ids.length, 2);
   const idempotencyKey = "order-17";
@@ -338,11 +323,10 @@ test("sending is answered with ids, and a repetition with the same", { skip }, a
     return error instanceof TidingsError && error.slug === "idempotency-mismatch";
   });
   assert.deepEqual(await server.stored(to), [ids[0], once.id]);
-  await proxy.stop();
 });
 
-test("a refusal is a TidingsError with the server's words", { skip }, async () => {
-  const { tidings, proxy } = await client();
+test("a refusal is a TidingsError with the server's words", { skip }, async (t) => {
+  const { tidings, proxy } = await client(t);
   await assert.rejects(tidings.history({ limit: 501 }), (error) => {
     assert.ok(error instanceof TidingsError);
     assert.equal(error.slug, "invalid-parameter");

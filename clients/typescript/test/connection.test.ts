@@ -56,6 +56,28 @@ test("the state tells connecting, live, reconnecting, live, closed", async (t) =
   assert.deepEqual(states.all, ["connecting", "live", "reconnecting", "live", "closed"]);
 });
 
+test("a subscription is live when it has what it missed, though the shared stream was before", async (t) => {
+  let replayed = () => {};
+  const behind: Answer = (answer) => {
+    stream(ready(1), notification(2))(answer);
+    replayed = () => answer.write(live);
+  };
+  const { client, data, states } = await subscribed(t, [stream(ready(5), live), behind], {}, id(5));
+  await states.until((all) => all.includes("live"), "live");
+  const [late, its] = [new Seen<unknown>(), new Seen<ConnectionState>()];
+  const handlers = { notification: (n: { data: unknown }) => late.push(n.data) };
+  const subscription = client.subscribe(handlers, { from: id(1), onConnection: (state) => its.push(state) });
+  t.after(() => subscription.close());
+  await late.count(1, "notification");
+  assert.deepEqual(its.all, ["connecting"]);
+  replayed();
+  await its.count(2, "state");
+  await subscription.close();
+  assert.deepEqual(its.all, ["connecting", "live", "closed"]);
+  assert.deepEqual(data.all, [], "the one that was ahead gets nothing twice");
+  assert.deepEqual(states.all, ["connecting", "live"], "nor is it disturbed");
+});
+
 test("a database that is away is not called live", async (t) => {
   const ping = (database: string) => `id: ${id(1)}\nevent: tidings.ping\ndata: {"time":"t","database":"${database}"}\n\n`;
   const { states } = await subscribed(t, [stream(ready(1), live, ping("unreachable"), ping("up"))]);
@@ -198,7 +220,8 @@ test("a topic that the server refuses fails only the subscription that wants it"
   const { client, errors, subscription, states } = await subscribed(t, [refuse]);
   await states.until((all) => all.includes("live"), "live");
   const failed = new Seen<unknown>();
-  client.subscribe({ error: (error) => failed.push(error) }, { from: id(1), topics: ["forbidden"] });
+  const other = client.subscribe({ error: (error) => failed.push(error) }, { from: id(1), topics: ["forbidden"] });
+  t.after(() => other.close());
   await failed.count(1, "error");
   await states.until((all) => all.at(-1) === "live", "live again");
   assert.deepEqual(errors.all, []);
@@ -212,9 +235,9 @@ test("each subscription gets its topics, over one connection", async (t) => {
   ]);
   const both = new Seen<unknown>();
   const other = client.subscribe({ notification: (n) => both.push(n.data) }, { from: id(1), topics: ["deals", "news", "deals"] });
+  t.after(() => other.close());
   await both.count(4, "notification");
   await data.count(2, "notification");
-  await other.close();
   assert.deepEqual(both.all, [2, 3, 4, 5]);
   assert.deepEqual(data.all, [2, 5]);
   assert.match(stub.requests.all.at(-1)?.url ?? "", /topics=deals%2Cnews/);

@@ -36,6 +36,54 @@ test("every public symbol is documented", () => {
   assert.deepEqual(undocumented(join(root, "dist/index.d.ts")), []);
 });
 
+/** What the recipes take from the application. */
+const APPLICATION = `
+import type { Gap, Marks, Notification, TidingsClient as Client } from "@tidings/client";
+declare global {
+  const TidingsClient: typeof Client;
+  const tidings: Client;
+  function append(notification: Notification): void;
+  function prepend(notification: Notification): void;
+  function notification(notification: Notification): void;
+  function reload(gap: Gap | string): Promise<void>;
+  function toast(text: string): void;
+  function show(...shown: unknown[]): void;
+  function work(data: unknown): Promise<void>;
+  function parseWithBigInts(text: string): unknown;
+  function repeatWithTheSameKey(): void;
+  const signal: AbortSignal;
+  const session: { accessToken(options: { ignoreCache: boolean }): Promise<string> };
+  const [id, key]: [string, string];
+  let items: readonly [{ id: string } & Marks, ...({ id: string } & Marks)[]];
+}`;
+
+test("every recipe of the README is true to the types, and short", () => {
+  const readme = readFileSync(join(root, "README.md"), "utf8");
+  const recipes = [...readme.matchAll(/```ts\n([^]*?)```/g)].map(([, code]) => code ?? "");
+  assert.ok(recipes.length >= 10);
+  for (const recipe of recipes) assert.ok(recipe.trim().split("\n").length <= 10, `longer than ten lines:\n${recipe}`);
+  const files = new Map(recipes.map((code, n) => [join(root, `test/recipe-${n}.ts`), `${code}\nexport {};`]));
+  files.set(join(root, "test/application.ts"), APPLICATION);
+  const options: ts.CompilerOptions = {
+    strict: true,
+    noEmit: true,
+    module: ts.ModuleKind.NodeNext,
+    target: ts.ScriptTarget.ES2022,
+    lib: ["lib.es2022.d.ts", "lib.dom.d.ts"],
+    types: ["node"],
+  };
+  const host = ts.createCompilerHost(options);
+  const { getSourceFile, fileExists } = host;
+  host.fileExists = (file) => files.has(file) || fileExists(file);
+  host.getSourceFile = (file, target) => {
+    const code = files.get(file);
+    return code === undefined ? getSourceFile(file, target) : ts.createSourceFile(file, code, target);
+  };
+  const diagnostics = ts.getPreEmitDiagnostics(ts.createProgram([...files.keys()], options, host));
+  const said = diagnostics.map(({ file, messageText }) => `${files.get(file?.fileName ?? "")}: ${ts.flattenDiagnosticMessageText(messageText, "\n")}`);
+  assert.deepEqual(said, []);
+});
+
 test("what is not used is not bundled", async () => {
   const stdin = { contents: `import { applyState } from "@tidings/client"; console.log(applyState)`, resolveDir: root };
   const { outputFiles } = await build({ stdin, bundle: true, minify: true, format: "esm", write: false });

@@ -103,8 +103,12 @@ test("closing the leader moves the connection within a second, and nothing is lo
 test("a leader that is told it will be frozen hands over, and comes back to everything", { skip }, async (t) => {
   const { proxy, tabs, to } = await setting(t);
   const [leader, ...others] = await tabs(3);
+  const frozen = performance.now();
   await leader.lifecycle("frozen");
   await proxy.streams.count(2, "stream");
+  const moved = performance.now() - frozen;
+  t.diagnostic(`moved after ${Math.round(moved)} ms`);
+  assert.ok(moved < 2_000, `${moved} ms, in which two pings can be missed`);
   const sent = await server.sendMany(to, 10);
   await expectAll(others, sent);
   assert.deepEqual(leader.ids.all, []);
