@@ -54,7 +54,8 @@ declare global {
   const signal: AbortSignal;
   const session: { accessToken(options: { ignoreCache: boolean }): Promise<string> };
   const [id, key]: [string, string];
-  let items: readonly [{ id: string } & Marks, ...({ id: string } & Marks)[]];
+  const newest: { id: string };
+  let items: readonly ({ id: string } & Marks)[];
 }`;
 
 test("every recipe of the README is true to the types, and short", () => {
