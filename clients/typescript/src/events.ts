@@ -77,7 +77,8 @@ export async function* events<Events extends object>(
     onFail: (problem) => ((failure = new TidingsError(problem)), wake()),
   });
   const { signal } = options;
-  const stop = () => wake();
+  // At once, though a handler may still be busy.
+  const stop = () => (tab.close(), wake());
   signal?.addEventListener("abort", stop);
   try {
     while (!signal?.aborted) {

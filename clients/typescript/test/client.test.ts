@@ -112,7 +112,7 @@ test("the stream goes on exactly where a history ends", { skip }, async (t) => {
 test("the cursor is kept only when the handler is done", { skip }, async (t) => {
   const kept = new Seen<string>();
   const storage: CursorStorage = { get: () => kept.all.at(-1), set: (_, value) => kept.push(value) };
-  const { tidings, to, signal } = await client(t, { storage });
+  const { tidings, to, signal, proxy } = await client(t, { storage });
   const sent = await server.sendMany(to, 2);
   const entered = new Seen<string>();
   let finish = () => {};
@@ -127,6 +127,7 @@ test("the cursor is kept only when the handler is done", { skip }, async (t) => 
   await entered.count(2, "call");
   assert.equal(kept.all.at(-1), sent[0]);
   const closed = subscription.close();
+  await proxy.untilOpen(0);
   finish();
   await closed;
   assert.equal(kept.all.at(-1), sent[1], "closing lets it finish");
