@@ -57,8 +57,10 @@ impl Prune {
             );
         }
         let done = if dry_run { "would remove" } else { "removed" };
+        let s = if partitions == 1 { "" } else { "s" };
         eprintln!(
-            "tidings: {done} {partitions} partitions, and {rows} rows of apps that keep theirs for a shorter time"
+            "tidings: {done} {partitions} partition{s}, and {rows} rows of apps that keep theirs for a \
+             shorter time"
         );
         printed?;
         match pruned.in_use {
