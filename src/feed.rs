@@ -208,8 +208,8 @@ async fn relay(listener: &mut sqlx::postgres::PgListener, ear: &Ear) {
     loop {
         match listener.try_recv().await {
             Ok(Some(notice)) => ear.hear(notice.payload().parse().unwrap_or(i64::MAX)),
-            // Broken and connected again: wake-ups may be lost.
-            Ok(None) => ear.hear(i64::MAX),
+            // Broken: some breaks come as an error, others do not.
+            Ok(None) => return,
             Err(error) => {
                 debug!(%error, "the listener's connection broke");
                 return;
