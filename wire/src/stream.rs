@@ -47,7 +47,7 @@ impl Stream {
     }
 
     /// A stream that was asked for, of which this much was read.
-    pub(crate) async fn resume(mut socket: TcpStream, mut raw: Vec<u8>) -> Outcome<Self> {
+    pub async fn resume(mut socket: TcpStream, mut raw: Vec<u8>) -> Outcome<Self> {
         let (head, length) = http::read_head(&mut socket, &mut raw).await?;
         if head.status != 200 || !head.event_stream {
             let body = String::from_utf8_lossy(&raw[length..]);
