@@ -59,7 +59,7 @@ async fn connect_with_little_room(address: SocketAddr) -> SseClient {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_requests_are_closed_in_time_and_others_are_served_meanwhile() {
     const OF_EACH: usize = 100;
-    let header_timeout = Duration::from_secs(2);
+    let header_timeout = Duration::from_secs(10);
     let app = TestApp::with(|config| config.limits.header_timeout = header_timeout).await;
     let long = format!("GET {SUBSCRIBE}?_={}", "a".repeat(40_000));
     let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
