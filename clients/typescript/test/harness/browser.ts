@@ -50,7 +50,7 @@ export class Pages {
       }),
       built.outputFiles[0]?.text ?? "",
     );
-    await new Promise<void>((resolve) => pages.listener.listen(0, resolve));
+    await new Promise<void>((resolve) => pages.listener.listen(0, "127.0.0.1", resolve));
     return pages;
   }
 
