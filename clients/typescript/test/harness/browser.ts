@@ -50,7 +50,7 @@ export class Pages {
       }),
       built.outputFiles[0]?.text ?? "",
     );
-    await new Promise<void>((resolve) => pages.listener.listen(0, resolve));
+    await new Promise<void>((resolve) => pages.listener.listen(0, "127.0.0.1", resolve));
     return pages;
   }
 
@@ -102,7 +102,7 @@ export class BrowserTab {
   }
 
   hear(kind: string, value: unknown): void {
-    if (kind === "id") this.ids.push(value as string);
+    if (kind === "got") for (const id of (value as string[]).slice(this.ids.all.length)) this.ids.push(id);
     else if (kind === "state") this.states.push(value as string);
     else if (kind === "problem") this.problems.push(value as Problem);
     else this.told.push([kind, value]);

@@ -23,12 +23,21 @@ export interface Start {
 
 let subscription: Subscription | undefined;
 
+// What this tab got, over its reloads. Written within the handler and not only told to the test: a
+// reload between telling and having told would make the event come again, as it should.
+const got: string[] = JSON.parse(sessionStorage.getItem("got") ?? "[]");
+const get = (id: string) => {
+  got.push(id);
+  sessionStorage.setItem("got", JSON.stringify(got));
+  void window.report("got", got);
+};
+
 window.start = async ({ url, user, history, topics = [] }) => {
   window.client = new TidingsClient({ url, app: "shop", user, info: (message) => void window.report("info", message) });
   const from = history ? (await window.client.history()).cursor : null;
   subscription = window.client.subscribe(
     {
-      notification: ({ id }) => window.report("id", id),
+      notification: ({ id }) => get(id),
       state: (change) => window.report("change", change),
       gap: (gap) => window.report("gap", gap),
       error: (error) => void window.report("error", String(error)),
