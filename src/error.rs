@@ -85,8 +85,6 @@ kinds! {
     UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "Unsupported media type";
     /// A defect of ours.
     Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error";
-    /// In the contract, but not built yet.
-    NotImplemented = "not-implemented", NOT_IMPLEMENTED, "Not implemented";
     /// Too much at once.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Overloaded";
     /// The database is away.

@@ -64,6 +64,14 @@ pub struct Metrics {
     pub listener_reconnects: Counter,
     /// Streams that were refused with `tidings.goodbye` or 503.
     pub streams_refused: Counter,
+    /// Partitions removed by this instance.
+    pub partitions_removed: Counter,
+    /// Partitions older than the retention that are still there.
+    pub partitions_overdue: Gauge,
+    /// Rows of apps with a shorter retention that this instance deleted.
+    pub app_rows_deleted: Counter,
+    /// When the oldest notification was sent, in Unix time; 0 without any.
+    pub oldest_notification: Gauge,
     /// 1 while the database answers.
     pub database_up: Gauge,
 }
@@ -219,6 +227,27 @@ impl Metrics {
                 "streams_refused",
                 "Streams refused for overload or drain",
                 Counter::default()
+            ),
+            partitions_removed: register!(
+                "partitions_removed",
+                "Partitions removed by this instance",
+                Counter::default()
+            ),
+            partitions_overdue: register!(
+                "partitions_overdue",
+                "Partitions older than the retention that are still there",
+                Gauge::<i64>::default()
+            ),
+            app_rows_deleted: register!(
+                "app_retention_rows_deleted",
+                "Rows deleted because their app keeps them for a shorter time",
+                Counter::default()
+            ),
+            oldest_notification: register!(
+                "oldest_notification_timestamp",
+                Seconds,
+                "Time of the oldest notification kept",
+                Gauge::<i64>::default()
             ),
             database_up: register!(
                 "database_up",

@@ -139,7 +139,7 @@ pub(super) async fn history(
     let after = params.take_id("after")?;
     let filter = params.take("state").map(|text| parse_filter(&text)).transpose()?;
     let topics = params.take_topics()?;
-    params.end("limit, order, before, after, topics, state", &[])?;
+    params.end("limit, order, before, after, topics, state")?;
 
     let audiences = addressee.audiences(topics);
     let query = HistoryQuery {
@@ -190,7 +190,7 @@ pub(super) async fn notification(
     uri: Uri,
     params: Params,
 ) -> Result<Json<NotificationBody>, Problem> {
-    params.end("none", &[])?;
+    params.end("none")?;
     let (app, id) = one_of_app(path, &uri, "notification")?;
     match server.inner.streams.database.store().notification(&app, id).await? {
         Some(Found::Listed(notification)) => Ok(Json(notification.try_into()?)),

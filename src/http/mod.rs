@@ -4,6 +4,7 @@ mod body;
 mod guard;
 mod health;
 mod history;
+mod intake;
 mod openapi;
 mod params;
 mod request_id;
@@ -46,6 +47,7 @@ struct Inner {
     streams: Arc<Streams>,
     refusals: subscribe::Refusals,
     open_streams: stream::OpenStreams,
+    intake: intake::Intake,
     /// Being asked to stop: not ready any more.
     leaving: CancellationToken,
 }
@@ -65,6 +67,7 @@ impl Server {
                 streams,
                 refusals: subscribe::Refusals::default(),
                 open_streams: stream::OpenStreams::default(),
+                intake: intake::Intake::default(),
                 leaving,
             }),
         }
@@ -74,7 +77,8 @@ impl Server {
 impl Server {
     /// Ends streams whose clients take nothing, for as long as the program runs.
     pub async fn end_stalled_streams_forever(self) {
-        self.inner.open_streams.watch_forever().await;
+        let stalled_after = self.inner.config.limits.stalled_after;
+        self.inner.open_streams.watch_forever(stalled_after).await;
     }
 }
 
@@ -125,7 +129,7 @@ async fn no_route(method: Method, uri: axum::http::Uri) -> Problem {
         .split('/')
         .collect();
     match segments[..] {
-        ["send" | "subscribe" | "history" | "state" | "counts", "", _] => {
+        ["send" | "batch", ""] | ["send" | "subscribe" | "history" | "state" | "counts", "", _] => {
             Kind::InvalidApp.because("The app is empty: give a name of 1 to 128 characters.")
         }
         ["send" | "subscribe" | "history" | "state" | "counts", _, ""] => {

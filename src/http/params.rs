@@ -122,14 +122,10 @@ impl Params {
         distinct_topics(text.split(',').map(super::body::parse_topic))
     }
 
-    /// Refuses what nobody took; `later` is in the contract, but not built. `_` is what pages add
-    /// against caches.
-    pub(super) fn end(self, known: &str, later: &[&str]) -> Result<(), Problem> {
+    /// Refuses what nobody took. `_` is what pages add against caches.
+    pub(super) fn end(self, known: &str) -> Result<(), Problem> {
         match self.given.iter().find(|(name, _)| name != "_") {
             None => Ok(()),
-            Some((name, _)) if later.contains(&name.as_str()) => {
-                Err(super::openapi::not_yet(&format!("The parameter {name}")))
-            }
             Some((name, _)) => Err(Kind::UnknownParameter
                 .because(format!("There is no parameter {name}: this route has {known}."))),
         }

@@ -82,15 +82,12 @@ fn bad_time(why: &str) -> Problem {
 fn send_error(error: &ChangeError, database_is_up: bool) -> (&'static str, SendError) {
     tracing::warn!(%error, "a send could not be scheduled");
     match error {
-        ChangeError::OutcomeUnknown(cause) => match cause.sqlstate().unwrap_or_default() {
-            // Answered, and so undone.
-            state if state.starts_with("22") || state.starts_with("23") => {
-                ("refused", SendError::Refused(cause.summary()))
-            }
-            _ => ("unknown", SendError::OutcomeUnknown),
-        },
+        ChangeError::OutcomeUnknown(_) => ("unknown", SendError::OutcomeUnknown),
         ChangeError::Busy(_) => ("overloaded", SendError::Overloaded),
         ChangeError::NoSession(_) if database_is_up => ("overloaded", SendError::Overloaded),
+        ChangeError::Refused(cause) if cause.is_bad_data() => {
+            ("refused", SendError::Refused(cause.summary()))
+        }
         ChangeError::NoSession(_) | ChangeError::Refused(_) => {
             ("unreachable", SendError::Unreachable)
         }
@@ -119,7 +116,7 @@ pub(super) async fn cancel(
     uri: Uri,
     params: Params,
 ) -> Result<StatusCode, Problem> {
-    params.end("none", &[])?;
+    params.end("none")?;
     let (app, id) = one_of_app(path, &uri, "scheduled send")?;
     let store = server.inner.streams.database.store();
     match server.counted(store.cancel_scheduled(&app, id)).await? {

@@ -103,7 +103,7 @@ pub(super) async fn send(
     params: Params,
     request: Request,
 ) -> Result<Response, Problem> {
-    params.end("none", &[])?;
+    params.end("none")?;
     let received = Received::read(&server, request).await?;
     let max_data = server.inner.config.max_data;
     let mut content = match received.media_type {
@@ -138,7 +138,7 @@ pub(super) async fn send_to(
     params: Params,
     request: Request,
 ) -> Result<Response, Problem> {
-    params.end("none", &[])?;
+    params.end("none")?;
     let received = Received::read(&server, request).await?;
     received.json_only("which cannot say whom it is for")?;
     let members = Members { to: true, deliver_at: true };
@@ -166,7 +166,7 @@ pub(super) async fn batch(
     params: Params,
     request: Request,
 ) -> Result<Response, Problem> {
-    params.end("none", &[])?;
+    params.end("none")?;
     let received = Received::read(&server, request).await?;
     received.json_only("which cannot hold a batch")?;
     let mut object = Object::read(&received.body, "The body")?;

@@ -83,7 +83,7 @@ pub(super) async fn change(
     params: Params,
     request: Request,
 ) -> Result<Json<Changed>, Problem> {
-    params.end("none", &[])?;
+    params.end("none")?;
     let received = Received::read(&server, request).await?;
     received.json_only("which cannot say what changes")?;
     let Wish { subject, topics, state } = Wish::read(&received.body)?;
@@ -113,7 +113,7 @@ pub(super) async fn counts(
     mut params: Params,
 ) -> Result<Json<CountsBody>, Problem> {
     let topics = params.take_topics()?;
-    params.end("topics", &[])?;
+    params.end("topics")?;
     let audiences = addressee.audiences(topics);
     let store = server.inner.streams.database.store();
     Ok(Json(store.counts(&addressee.app, &addressee.user, &audiences).await?.into()))
@@ -137,7 +137,7 @@ pub(super) async fn withdraw(
     uri: Uri,
     params: Params,
 ) -> Result<StatusCode, Problem> {
-    params.end("none", &[])?;
+    params.end("none")?;
     let (app, id) = one_of_app(path, &uri, "notification")?;
     let store = server.inner.streams.database.store();
     match server.counted(store.withdraw(&app, id, server.now_ms())).await? {
@@ -220,6 +220,7 @@ impl Server {
         self.inner.streams.clock.now().timestamp_millis()
     }
 
+    /// Makes a change, counts it, and says why it was not acknowledged.
     pub(super) async fn counted<T>(
         &self,
         change: impl Future<Output = Result<T, ChangeError>>,

@@ -127,7 +127,7 @@ impl Store {
         let (app, user) = (query.app.as_str(), query.user.as_str());
         let filter = query.filter.map(Filter::as_str);
         let mut page = self
-            .read(&self.requests, async |conn| {
+            .request(async |conn| {
                 // The two directions differ in `order by` alone, which cannot be a parameter.
                 macro_rules! read {
                     ($sql:literal) => {{
@@ -172,7 +172,7 @@ impl Store {
 
     /// One notification of an app. Expired ones and state entries are none.
     pub async fn notification(&self, app: &App, id: EventId) -> Result<Option<Found>, StoreError> {
-        self.read(&self.requests, async |conn| {
+        self.request(async |conn| {
             let row = sqlx::query!(
                 r#"select n.audience, n.event, n.data::text as "data!", n.created_at, n.expires_at,
                     g.id is not null as "gone!", g.replaced_by as "replaced_by?"

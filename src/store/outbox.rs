@@ -39,7 +39,7 @@ pub struct Drained {
 impl Store {
     /// Opens a session for draining.
     pub async fn drain_session(&self) -> Result<DrainSession, StoreError> {
-        let mut conn = self.session().await?;
+        let mut conn = self.appending_session().await?;
         // statement_timeout stays off, as for appending. The planner is told to use the indexes: it
         // may have seen the tables empty, or full of rows that are gone.
         let settings = sqlx::raw_sql(

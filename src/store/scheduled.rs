@@ -72,7 +72,7 @@ impl Store {
             new.key.map(|key| key.key.as_str()),
             new.key.map(|key| &key.fingerprint[..]),
         );
-        let row = self.call(async |conn| call.fetch_one(conn).await).await?;
+        let row = self.change(async |conn| call.fetch_one(conn).await).await?;
         let scheduled = row
             .id
             .zip(row.deliver_at)
@@ -94,7 +94,7 @@ impl Store {
     ) -> Result<Cancelling, ChangeError> {
         let id = uuid::Uuid::from(id);
         let call = sqlx::query!("call tidings.cancel_scheduled($1, $2, null)", app.as_str(), id);
-        let row = self.call(async |conn| call.fetch_one(conn).await).await?;
+        let row = self.change(async |conn| call.fetch_one(conn).await).await?;
         Ok(match row.outcome.as_deref() {
             Some("cancelled") => Cancelling::Cancelled,
             Some("sent") => Cancelling::Sent,

@@ -4,7 +4,7 @@
 
 use uuid::Uuid;
 
-use super::{QUERY_DEADLINE, Store, StoreError, within};
+use super::{ChangeError, Store, StoreError};
 use crate::address::{App, Audience, User};
 use crate::event_id::EventId;
 
@@ -84,23 +84,6 @@ pub struct Changed {
     pub counts: Counts,
 }
 
-/// Why a change was not acknowledged. All but `OutcomeUnknown` mean: certainly not done.
-#[derive(Debug, thiserror::Error)]
-pub enum ChangeError {
-    /// Another held a lock for too long.
-    #[error("a lock was not to be had: {0}")]
-    Busy(StoreError),
-    /// No session in time: all are taken, or the database is away.
-    #[error("no session was to be had: {0}")]
-    NoSession(StoreError),
-    /// The database refuses us.
-    #[error("the database refuses it: {0}")]
-    Refused(StoreError),
-    /// The call broke off.
-    #[error("the outcome is not known: {0}")]
-    OutcomeUnknown(StoreError),
-}
-
 impl Store {
     /// Changes a user's state.
     pub async fn change_state(
@@ -115,7 +98,7 @@ impl Store {
         };
         let ids: Option<Vec<Uuid>> = ids;
         let row = self
-            .call(async |conn| {
+            .change(async |conn| {
                 sqlx::query!(
                     "call tidings.change_state($1, $2, $3, $4, $5, $6, $7, $8, null, null, null, null)",
                     change.app.as_str(),
@@ -147,7 +130,7 @@ impl Store {
         instance_ms: i64,
     ) -> Result<bool, ChangeError> {
         let row = self
-            .call(async |conn| {
+            .change(async |conn| {
                 sqlx::query!(
                     "call tidings.withdraw($1, $2, $3, $4, null)",
                     app.as_str(),
@@ -170,7 +153,7 @@ impl Store {
         audiences: &[Audience],
     ) -> Result<Counts, StoreError> {
         let audiences: Vec<String> = audiences.iter().map(Audience::to_sql).collect();
-        self.read(&self.requests, async |conn| {
+        self.request(async |conn| {
             let row = sqlx::query!(
                 r#"select unread as "unread!", unseen as "unseen!", head as "head!"
                 from tidings.inbox_counts($1, $2, $3)"#,
@@ -199,32 +182,6 @@ impl Store {
             Ok(())
         })
         .await
-    }
-
-    /// Calls a procedure that commits, on a session for changes.
-    pub(super) async fn call<T>(
-        &self,
-        call: impl AsyncFnOnce(&mut sqlx::PgConnection) -> sqlx::Result<T>,
-    ) -> Result<T, ChangeError> {
-        let mut lease = self.lease(&self.changes).await.map_err(ChangeError::NoSession)?;
-        let error = match within(QUERY_DEADLINE, call(lease.conn())).await {
-            Ok(answer) => {
-                lease.end();
-                return Ok(answer);
-            }
-            Err(error) => error,
-        };
-        match error.sqlstate().unwrap_or_default().as_str() {
-            // Answered before a commit begins alone: no lock in time, and a deadlock.
-            "55P03" | "40P01" => {
-                lease.end();
-                Err(ChangeError::Busy(error))
-            }
-            state if ["25", "28", "42", "3F"].iter().any(|class| state.starts_with(class)) => {
-                Err(ChangeError::Refused(error))
-            }
-            _ => Err(ChangeError::OutcomeUnknown(error)),
-        }
     }
 }
 

@@ -157,12 +157,12 @@ impl Follower {
     }
 }
 
-async fn start(folder: &Path) -> ServerProcess {
+pub async fn start(folder: &Path) -> ServerProcess {
     let folder = folder.to_str().unwrap();
     ServerProcess::start(&[("TIDINGS_DATA_DIR", folder), ("TIDINGS_HEARTBEAT", "1s")]).await
 }
 
-async fn stop(mut server: ServerProcess) {
+pub async fn stop(mut server: ServerProcess) {
     server.signal(rustix::process::Signal::TERM);
     let ended = tokio::time::timeout(DEADLINE, server.child.wait()).await.expect("in time");
     assert_eq!(ended.unwrap().code(), Some(0));

@@ -92,7 +92,7 @@ async fn a_body_that_is_no_notification_is_refused() {
             "[1]".into(),
             "invalid-json",
             format!(
-                "{no_object}: invalid type: sequence, expected an object with the member data at line 1 column 0."
+                "{no_object}: invalid type: sequence, expected an object at line 1 column 0."
             ),
         ),
         (
@@ -161,12 +161,12 @@ async fn a_body_that_is_no_notification_is_refused() {
         (
             "{\"data\":1,\"expires-in\":5}".into(),
             "unknown-field",
-            "There is no member expires-in: a notification has data and event.".into(),
+            "There is no member expires-in: a notification has data, event, expires_in, replaces, deliver_at.".into(),
         ),
         (
             "{\"data\":1,\"Event\":\"a\"}".into(),
             "unknown-field",
-            "There is no member Event: a notification has data and event.".into(),
+            "There is no member Event: a notification has data, event, expires_in, replaces, deliver_at.".into(),
         ),
     ] {
         refuses(&app, &Request::json(SEND, body), 400, slug, &detail).await;
@@ -237,13 +237,13 @@ async fn a_query_with_a_mistake_is_refused() {
             SUBSCRIBE,
             "last-event-id=17",
             "unknown-parameter",
-            there_is_no("last-event-id", "last_event_id, since"),
+            there_is_no("last-event-id", "last_event_id, since, topics, format"),
         ),
         (
             SUBSCRIBE,
             "state=read",
             "unknown-parameter",
-            there_is_no("state", "last_event_id, since"),
+            there_is_no("state", "last_event_id, since, topics, format"),
         ),
         (HISTORY, "limit=0", "invalid-parameter", limit("0")),
         (HISTORY, "limit=501", "invalid-parameter", limit("501")),

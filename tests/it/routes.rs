@@ -129,14 +129,3 @@ async fn another_method_is_answered_with_those_that_there_are() {
         assert_eq!(answer.header("allow"), Some(allow), "{method} {path}");
     }
 }
-
-#[tokio::test]
-async fn what_comes_later_is_said_and_never_ignored() {
-    let app = TestApp::start().await;
-    for (request, what) in
-        [(Request::get(format!("{SUBSCRIBE}?format=envelope")), "parameter format")]
-    {
-        let detail = format!("The {what} is in the contract, but not built in this version.");
-        refuses(&app, &request, 501, "not-implemented", &detail).await;
-    }
-}

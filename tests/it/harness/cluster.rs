@@ -86,7 +86,10 @@ impl TestDatabase {
                 let template = TestDatabase::create("tidings_template", "template0").await;
                 let store = Store::new(&template.url, None).expect("our own URL");
                 store.migrate().await.expect("the migrations run");
-                store.extend_partitions().await.expect("partitions are made");
+                let maintenance = store.maintenance().await.expect("a session");
+                let mut maintenance = maintenance.expect("nobody else is there");
+                maintenance.extend_partitions().await.expect("partitions are made");
+                maintenance.end().await;
                 store.close().await;
             })
             .await;

@@ -58,7 +58,7 @@ impl Run {
         match self.rng.u8(..10) {
             0..3 => self.send().await,
             3..6 => self.change_ids().await,
-            6..9 => self.change_up_to().await,
+            6..8 => self.change_up_to().await,
             _ => self.remove().await,
         }
     }
