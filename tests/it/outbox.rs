@@ -22,8 +22,7 @@ pub async fn run(conn: &mut PgConnection, sql: &str) {
 
 /// How many rows wait.
 pub async fn waiting(database: &TestDatabase) -> i64 {
-    let rows =
-        "select (select count(*) from tidings.outbox_0) + (select count(*) from tidings.outbox_1)";
+    let rows = "select coalesce(sum(waiting), 0)::bigint from tidings.outbox_by_app";
     database.value(rows).await
 }
 
@@ -60,6 +59,19 @@ async fn the_same_holds_while_an_old_snapshot_is_held() {
     run(&mut old, "begin isolation level repeatable read; select 1").await;
     sessions_that_roll_back_half_of_their_transactions(&database).await;
     run(&mut old, "commit").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_holds_for_transactions_that_send_very_much() {
+    let database = TestDatabase::new().await;
+    // As if two rows were very much.
+    database
+        .run(
+            "create or replace function tidings.bulk_after() returns integer
+            immutable parallel safe language sql return 2",
+        )
+        .await;
+    sessions_that_roll_back_half_of_their_transactions(&database).await;
 }
 
 /// Over two instances, beside drainers that nobody asked for and a table that turns all the time.
@@ -136,7 +148,10 @@ async fn a_caller_that_keeps_its_transaction_open_delays_nobody() {
     let app = TestApp::start().await;
     let mut client = app.subscribe("shop/ada").await;
     let mut held = connect(&app.database).await;
-    run(&mut held, "begin; select tidings.send('shop', 'ada', '\"held\"')").await;
+    // So much that some of it is kept apart.
+    let send =
+        "select count(tidings.send('shop', 'ada', to_json(i))) from generate_series(1, 800) i";
+    run(&mut held, &format!("begin; {send}")).await;
 
     app.database.run("select tidings.send('shop', 'ada', '\"sql\"')").await;
     assert_eq!(client.notification().await.data.as_deref(), Some("\"sql\""));
@@ -145,7 +160,9 @@ async fn a_caller_that_keeps_its_transaction_open_delays_nobody() {
     client.expect_silence().await;
 
     run(&mut held, "commit").await;
-    assert_eq!(client.notification().await.data.as_deref(), Some("\"held\""));
+    for number in 1..=800 {
+        assert_eq!(client.notification().await.data, Some(number.to_string()));
+    }
     client.expect_silence().await;
 }
 
@@ -178,25 +195,76 @@ async fn a_big_send_of_one_app_does_not_delay_the_others() {
 }
 
 #[tokio::test]
-async fn an_app_that_comes_in_the_middle_of_a_slice_does_not_wait_for_its_end() {
+async fn a_slice_ends_early_however_much_waits() {
     let database = TestDatabase::new().await;
-    database
-        .run(
-            "select count(tidings.put_into_outbox('noisy', 'everyone', null, '1', null, null))
-            from generate_series(1, 80000) i",
-        )
-        .await;
+    let send = "select count(tidings.put_into_outbox('noisy', 'everyone', null, '1', null, null))
+        from generate_series(1, 80000) i";
+    database.run(send).await;
+    drain(&mut connect(&database).await, 80_000).await;
+    // A quarter of a second is not enough for all, so an app that comes meanwhile soon has its turn.
+    assert!((1..80_000).contains(&database.count().await));
+}
+
+#[tokio::test]
+async fn what_others_have_not_committed_or_an_old_snapshot_keeps_is_not_read_past() {
+    let database = TestDatabase::new().await;
+    let send =
+        "select count(tidings.send('noisy', 'ada', to_json(i))) from generate_series(1, 20000) i";
+    let mut old = connect(&database).await;
+    run(&mut old, "begin isolation level repeatable read; select 1").await;
+    database.run(send).await;
     let mut drainer = connect(&database).await;
-    let slice = drain(&mut drainer, 80_000);
-    let other = async {
-        eventually("it is draining", async || database.count().await > 0).await;
-        database.run("select tidings.send('shop', 'ada', '1')").await;
+    while waiting(&database).await > 0 {
+        drain(&mut drainer, 5000).await;
+    }
+    let mut open = connect(&database).await;
+    run(&mut open, &format!("begin; {send}")).await;
+    database.run("select tidings.send('shop', 'ada', '1')").await;
+
+    let plan: Vec<String> = sqlx::query_scalar(
+        "explain (analyze, buffers, costs off) select * from tidings.read_slice('', 500, 5000)",
+    )
+    .fetch_all(&mut drainer)
+    .await
+    .unwrap();
+
+    let buffers = plan.iter().find_map(|line| line.trim().strip_prefix("Buffers: shared hit="));
+    let buffers = buffers.expect("buffers").split(' ').next().unwrap();
+    // 20,000 rows of both kinds are some 800 pages.
+    assert!(buffers.parse::<u32>().unwrap() < 200, "{plan:?}");
+    run(&mut open, "commit").await;
+    run(&mut old, "commit").await;
+}
+
+#[tokio::test]
+async fn a_big_transaction_keeps_its_order_and_what_a_savepoint_took_back_is_not_in_it() {
+    let database = TestDatabase::new().await;
+    let mut session = connect(&database).await;
+    let send = |from: i32, to: i32| {
+        format!(
+            "select tidings.send(app, 'ada', to_json(i))
+            from generate_series({from}, {to}) i, unnest(array['shop', 'blog']) app"
+        )
     };
-    // One slice and no more.
-    tokio::join!(slice, other);
-    let followed = "select exists (select from tidings.notification where app = 'noisy' and id >
-        (select id from tidings.notification where app = 'shop'))";
-    assert!(database.value::<bool>(followed).await, "it was moved in the middle");
+    let sql = format!(
+        "begin; {}; savepoint s; {}; rollback to s; {}; commit; begin; {}; commit; {}",
+        send(1, 700),
+        send(701, 720),
+        send(721, 730),
+        send(731, 1400),
+        send(1401, 1401)
+    );
+    run(&mut session, &sql).await;
+    let app = TestApp::on(database, |_| {}).await;
+    eventually("nothing waits", async || waiting(&app.database).await == 0).await;
+    let expected: Vec<String> =
+        (1..=1401).filter(|i| !(701..=720).contains(i)).map(|i| i.to_string()).collect();
+    for name in ["shop", "blog"] {
+        assert!(stored(&app.database, name).await == expected, "{name}");
+    }
+    app.database.run("call tidings.rotate_outbox(0)").await;
+    let runs = "select count(*) from tidings.outbox_run";
+    eventually("the runs are forgotten", async || app.database.value::<i64>(runs).await == 0).await;
 }
 
 #[tokio::test]
@@ -274,7 +342,7 @@ async fn what_an_old_snapshot_keeps_is_let_go_by_turns() {
     let send = "select count(tidings.send('shop', 'ada', to_json(repeat('x', 6000) || i)))
         from generate_series(1, 3000) i";
     app.database.run(send).await;
-    let sizes = "select pg_total_relation_size('tidings.outbox_0') + pg_total_relation_size('tidings.outbox_1')";
+    let sizes = "select sum(pg_total_relation_size(oid))::bigint from pg_class where relname like 'outbox%' and relkind = 'r'";
     eventually("the room is let go", async || {
         waiting(&app.database).await == 0 && app.database.value::<i64>(sizes).await < 1 << 20
     })

@@ -166,11 +166,24 @@ async fn the_outbox_refuses_what_the_feed_would_refuse_whoever_writes_it() {
         ["'shop'", "'everyone'", "null", r#"'"\u0000"'"#],
         ["'shop'", "'everyone'", "null", r#"'"\ud800"'"#],
     ] {
-        for table in ["outbox_0", "outbox_1"] {
-            let insert = format!(
-                "insert into tidings.{table} (app, seq, audience, event, data, bytes, queued_at)
-                values ({app}, 1, {audience}, {event}, {data}, 1, now())"
-            );
+        let run = format!(
+            "insert into tidings.outbox_run (run, app, xid, began, part, next_seq)
+            values (1, {app}, '1', now(), 0, 1)"
+        );
+        let rows = |table: &str, key: &str, value: &str| {
+            format!(
+                "insert into tidings.{table} ({key}, seq, audience, event, data, bytes, queued_at)
+                values ({value}, 1, {audience}, {event}, {data}, 1, now())"
+            )
+        };
+        let inserts = [
+            rows("outbox_0", "app", app),
+            rows("outbox_1", "app", app),
+            // The app of a row in bulk is that of its run.
+            if app == "'shop'" { rows("outbox_bulk_0", "run", "1") } else { run.clone() },
+            if app == "'shop'" { rows("outbox_bulk_1", "run", "1") } else { run },
+        ];
+        for insert in inserts {
             let error = sqlx::raw_sql(AssertSqlSafe(insert)).execute(&mut conn).await.unwrap_err();
             let code = error.as_database_error().unwrap().code().unwrap().into_owned();
             assert_eq!(code, "23514", "{app} {audience} {event} {data}: {error}");
