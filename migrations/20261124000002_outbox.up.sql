@@ -54,6 +54,41 @@ create table tidings.outbox_0 (
 );
 create table tidings.outbox_1 (like tidings.outbox_0 including all);
 
+-- What a transaction sends to an app beyond its first few rows goes apart, as a run: a million rows that
+-- are not committed yet, or were moved and are kept by an old snapshot, would be in the way of whoever
+-- looks for the rows of others. A run is seen whole or not at all, so it is moved by counting up
+-- `next_seq`, without a DELETE, and its table is truncated.
+create table tidings.outbox_run (
+    run bigint primary key,
+    app tidings.app_name not null,
+    -- Whose it is: while that is open, it is added to. (Numbers of transactions begin anew after a
+    -- restore; times do not.)
+    xid xid8 not null,
+    began timestamptz not null,
+    -- In which of the two tables its rows are.
+    part integer not null check (part in (0, 1)),
+    -- Rows below it were moved.
+    next_seq bigint not null,
+    unique (xid, app, began)
+);
+create table tidings.outbox_bulk_0 (
+    run bigint not null,
+    seq bigint not null,
+    audience tidings.audience_name not null,
+    event tidings.event_name,
+    data tidings.event_data not null,
+    bytes integer not null,
+    lifetime tidings.lifetime,
+    replaces tidings.replace_key,
+    queued_at timestamptz not null,
+    primary key (run, seq)
+);
+create table tidings.outbox_bulk_1 (like tidings.outbox_bulk_0 including all);
+
+-- How many rows of a transaction go into the outbox like those of others.
+create function tidings.bulk_after() returns integer
+    immutable parallel safe language sql return 500;
+
 -- Most bytes of the data of a send from SQL, compact: the default of TIDINGS_MAX_DATA.
 create function tidings.max_data() returns integer
     immutable parallel safe language sql return 65536;
@@ -119,20 +154,51 @@ begin
 end
 $$;
 
+-- The run of this transaction for an app.
+create function tidings.own_run(app_id text, out run bigint, out part integer) language plpgsql as $$
+begin
+    select r.run, r.part into run, part from tidings.outbox_run r
+    where r.xid = pg_current_xact_id() and r.app = app_id and r.began = now();
+    if not found then
+        run := nextval('tidings.outbox_seq');
+        select t.last_value % 2 into part from tidings.outbox_turn t;
+        insert into tidings.outbox_run (run, app, xid, began, part, next_seq)
+        values (run, app_id, pg_current_xact_id(), now(), part, run);
+    end if;
+end
+$$;
+
 -- Puts one row into the outbox. What it says has been checked, or is checked by the table.
 create function tidings.put_into_outbox(
     app text, audience text, event text, data json, lifetime integer, replaces text
 ) returns void language plpgsql as $$
 declare
     bytes integer := octet_length(data::text);
+    -- Forgotten at the end of the transaction.
+    before integer := coalesce(nullif(current_setting('tidings.sends', true), ''), '0');
+    own record;
 begin
-    if (select t.last_value from tidings.outbox_turn t) % 2 = 0 then
-        insert into tidings.outbox_0 (seq, app, audience, event, data, bytes, lifetime, replaces, queued_at)
-        values (nextval('tidings.outbox_seq'), app, audience, event, data, bytes, lifetime, replaces,
+    perform set_config('tidings.sends', (before + 1)::text, true);
+    if before >= tidings.bulk_after() then
+        select * into own from tidings.own_run(app);
+        if own.part = 0 then
+            insert into tidings.outbox_bulk_0
+                (run, seq, audience, event, data, bytes, lifetime, replaces, queued_at)
+            values (own.run, nextval('tidings.outbox_seq'), audience, event, data, bytes, lifetime,
+                    replaces, clock_timestamp());
+        else
+            insert into tidings.outbox_bulk_1
+                (run, seq, audience, event, data, bytes, lifetime, replaces, queued_at)
+            values (own.run, nextval('tidings.outbox_seq'), audience, event, data, bytes, lifetime,
+                    replaces, clock_timestamp());
+        end if;
+    elsif (select t.last_value from tidings.outbox_turn t) % 2 = 0 then
+        insert into tidings.outbox_0 (app, seq, audience, event, data, bytes, lifetime, replaces, queued_at)
+        values (app, nextval('tidings.outbox_seq'), audience, event, data, bytes, lifetime, replaces,
                 clock_timestamp());
     else
-        insert into tidings.outbox_1 (seq, app, audience, event, data, bytes, lifetime, replaces, queued_at)
-        values (nextval('tidings.outbox_seq'), app, audience, event, data, bytes, lifetime, replaces,
+        insert into tidings.outbox_1 (app, seq, audience, event, data, bytes, lifetime, replaces, queued_at)
+        values (app, nextval('tidings.outbox_seq'), audience, event, data, bytes, lifetime, replaces,
                 clock_timestamp());
     end if;
 end
@@ -379,74 +445,76 @@ begin
 end
 $$;
 
--- Reads what is to be moved next, fair by app: of up to `most_apps` apps behind `after_app`, but for
--- those in `without`, the same share of `most_rows` each, in rounds of 100 rows.
+-- Reads what is to be moved next, fair by app: of up to `most_apps` apps behind `after_app` the same
+-- share of `most_rows` each, in rounds of 100 rows.
 --
 -- In one snapshot, and of every app its lowest numbers: if a row of a session is in it, those that the
 -- session committed before are too, and come before it.
+--   runs         of the rows that are in one
 --   next_after   behind which app the next one begins; '' for the first
 --   is_cut       there is more than this
 create function tidings.read_slice(
-    after_app text, without text[], most_apps integer, most_rows integer,
-    out apps text[], out seqs bigint[], out sizes integer[], out oldest timestamptz,
+    after_app text, most_apps integer, most_rows integer,
+    out apps text[], out runs bigint[], out seqs bigint[], out sizes integer[], out oldest timestamptz,
     out next_after text, out is_cut boolean
 ) language plpgsql as $$
 declare
     app_count integer;
 begin
-    with recursive gaps as (
-        -- What lies between the apps that are left out: past a million rows of one in no time.
-        select g.app as low, lead(g.app) over (order by g.app) as high
-        from (select after_app as app union select w.app from unnest(without) as w (app)) g
-    ), in_0 (app, seq, high, n) as (
-        -- From app to app by the index: an app with a million rows costs one step.
-        select o.app, o.seq, g.high, 1 from gaps g cross join lateral (
-            select o.app, o.seq from tidings.outbox_0 o
-            where o.app > g.low and (g.high is null or o.app < g.high) order by o.app, o.seq limit 1
-        ) o
+    with recursive in_0 (app, seq, n) as (
+        -- From app to app by the index: one with very many rows costs one step.
+        (select o.app, o.seq, 1 from tidings.outbox_0 o where o.app > after_app order by o.app, o.seq limit 1)
         union all
-        select o.app, o.seq, a.high, a.n + 1 from in_0 a cross join lateral (
-            select o.app, o.seq from tidings.outbox_0 o
-            where o.app > a.app and (a.high is null or o.app < a.high) order by o.app, o.seq limit 1
+        select o.app, o.seq, a.n + 1 from in_0 a cross join lateral (
+            select o.app, o.seq from tidings.outbox_0 o where o.app > a.app order by o.app, o.seq limit 1
         ) o where a.n < most_apps
-    ), in_1 (app, seq, high, n) as (
-        select o.app, o.seq, g.high, 1 from gaps g cross join lateral (
-            select o.app, o.seq from tidings.outbox_1 o
-            where o.app > g.low and (g.high is null or o.app < g.high) order by o.app, o.seq limit 1
-        ) o
+    ), in_1 (app, seq, n) as (
+        (select o.app, o.seq, 1 from tidings.outbox_1 o where o.app > after_app order by o.app, o.seq limit 1)
         union all
-        select o.app, o.seq, a.high, a.n + 1 from in_1 a cross join lateral (
-            select o.app, o.seq from tidings.outbox_1 o
-            where o.app > a.app and (a.high is null or o.app < a.high) order by o.app, o.seq limit 1
+        select o.app, o.seq, a.n + 1 from in_1 a cross join lateral (
+            select o.app, o.seq from tidings.outbox_1 o where o.app > a.app order by o.app, o.seq limit 1
         ) o where a.n < most_apps
     ), waiting as materialized (
         select a.app, max(a.seq_0) as seq_0, max(a.seq_1) as seq_1
         from (select in_0.app, in_0.seq as seq_0, null::bigint as seq_1 from in_0
-              union all select in_1.app, null, in_1.seq from in_1) a
+              union all select in_1.app, null, in_1.seq from in_1
+              union all select r.app, null, null from tidings.outbox_run r where r.app > after_app) a
         group by a.app order by a.app limit most_apps
     ), share as materialized (
         select greatest(10, most_rows / greatest(count(*), 1)) as rows from waiting
     ), slice as (
-        select r.app, r.seq, r.bytes, r.queued_at,
-               (row_number() over (partition by r.app order by r.seq) - 1) / 100 as round,
-               count(*) over (partition by r.app) >= (select s.rows from share s) as cut
+        select w.app, o.run, o.seq, o.bytes, o.queued_at,
+               (row_number() over (partition by w.app order by o.seq) - 1) / 100 as round,
+               count(*) over (partition by w.app) >= (select s.rows from share s) as cut
         from waiting w cross join lateral (
             select * from (
                 -- From the first one on that was found above: not past the dead ones again.
-                (select o.app, o.seq, o.bytes, o.queued_at from tidings.outbox_0 o
+                (select null::bigint as run, o.seq, o.bytes, o.queued_at from tidings.outbox_0 o
                  where o.app = w.app and o.seq >= w.seq_0
                  order by o.seq limit (select s.rows from share s))
                 union all
-                (select o.app, o.seq, o.bytes, o.queued_at from tidings.outbox_1 o
+                (select null, o.seq, o.bytes, o.queued_at from tidings.outbox_1 o
                  where o.app = w.app and o.seq >= w.seq_1
                  order by o.seq limit (select s.rows from share s))
+                union all
+                select r.run, b.seq, b.bytes, b.queued_at
+                from tidings.outbox_run r cross join lateral (
+                    (select b.seq, b.bytes, b.queued_at from tidings.outbox_bulk_0 b
+                     where r.part = 0 and b.run = r.run and b.seq >= r.next_seq
+                     order by b.seq limit (select s.rows from share s))
+                    union all
+                    (select b.seq, b.bytes, b.queued_at from tidings.outbox_bulk_1 b
+                     where r.part = 1 and b.run = r.run and b.seq >= r.next_seq
+                     order by b.seq limit (select s.rows from share s))
+                ) b where r.app = w.app
             ) o order by o.seq limit (select s.rows from share s)
-        ) r
+        ) o
     )
-    select array_agg(s.app::text order by s.round, s.seq), array_agg(s.seq order by s.round, s.seq),
-           array_agg(s.bytes order by s.round, s.seq), min(s.queued_at), coalesce(bool_or(s.cut), false),
+    select array_agg(s.app::text order by s.round, s.seq), array_agg(s.run order by s.round, s.seq),
+           array_agg(s.seq order by s.round, s.seq), array_agg(s.bytes order by s.round, s.seq),
+           min(s.queued_at), coalesce(bool_or(s.cut), false),
            (select count(*) from waiting), (select max(w.app) from waiting w)
-    into apps, seqs, sizes, oldest, is_cut, app_count, next_after
+    into apps, runs, seqs, sizes, oldest, is_cut, app_count, next_after
     from slice s;
     is_cut := is_cut or app_count = most_apps or after_app <> '';
     if app_count < most_apps then
@@ -473,9 +541,11 @@ end
 $$;
 
 -- Moves these rows from the outbox into the feed, as far as they are still there; how many. They are
--- moved by being deleted, so that whoever comes second finds nothing, and moves nothing twice.
-create function tidings.move_chunk(chunk_apps text[], chunk_seqs bigint[], instance_ms bigint)
-returns integer language plpgsql as $$
+-- moved by being deleted, or by counting up their run: whoever comes second finds nothing, and moves
+-- nothing twice.
+create function tidings.move_chunk(
+    chunk_apps text[], chunk_runs bigint[], chunk_seqs bigint[], instance_ms bigint
+) returns integer language plpgsql as $$
 declare
     apps text[];
     audiences text[];
@@ -488,19 +558,45 @@ declare
 begin
     -- Before the lane, since it waits should somebody else hold one of the rows.
     with wanted as (
-        select w.app, w.seq from unnest(chunk_apps, chunk_seqs) as w (app, seq)
+        select w.app, w.run, w.seq from unnest(chunk_apps, chunk_runs, chunk_seqs) as w (app, run, seq)
     ), taken_0 as (
-        delete from tidings.outbox_0 o using wanted w where o.app = w.app and o.seq = w.seq
+        delete from tidings.outbox_0 o using wanted w
+        where w.run is null and o.app = w.app and o.seq = w.seq
         returning o.seq, o.app, o.audience, o.event, o.data, o.lifetime, o.replaces
     ), taken_1 as (
-        delete from tidings.outbox_1 o using wanted w where o.app = w.app and o.seq = w.seq
+        delete from tidings.outbox_1 o using wanted w
+        where w.run is null and o.app = w.app and o.seq = w.seq
         returning o.seq, o.app, o.audience, o.event, o.data, o.lifetime, o.replaces
+    ), parts as (
+        select w.run, min(w.seq) as low, max(w.seq) as high from wanted w
+        where w.run is not null group by w.run
+    ), advanced as (
+        -- Exactly the next rows of the run: not again what another has moved, nor past what is left.
+        update tidings.outbox_run r set next_seq = p.high + 1 from parts p
+        where r.run = p.run and r.next_seq <= p.low
+          and not exists (select from tidings.outbox_bulk_0 b
+                          where r.part = 0 and b.run = r.run and b.seq >= r.next_seq and b.seq < p.low)
+          and not exists (select from tidings.outbox_bulk_1 b
+                          where r.part = 1 and b.run = r.run and b.seq >= r.next_seq and b.seq < p.low)
+        returning r.run, r.part, r.app, p.low, p.high
     )
     select array_agg(t.app::text order by t.seq), array_agg(t.audience::text order by t.seq),
            array_agg(t.event::text order by t.seq), array_agg(t.data::json order by t.seq),
            array_agg(t.lifetime::integer order by t.seq), array_agg(t.replaces::text order by t.seq)
     into apps, audiences, events, datas, lifetimes, replaces
-    from (select * from taken_0 union all select * from taken_1) t;
+    from (
+        select * from taken_0
+        union all
+        select * from taken_1
+        union all
+        select b.seq, a.app, b.audience, b.event, b.data, b.lifetime, b.replaces
+        from advanced a join tidings.outbox_bulk_0 b
+            on a.part = 0 and b.run = a.run and b.seq between a.low and a.high
+        union all
+        select b.seq, a.app, b.audience, b.event, b.data, b.lifetime, b.replaces
+        from advanced a join tidings.outbox_bulk_1 b
+            on a.part = 1 and b.run = a.run and b.seq between a.low and a.high
+    ) t;
     if apps is null then
         return 0;
     end if;
@@ -522,10 +618,8 @@ begin
 end
 $$;
 
--- Moves one slice of what waits in the outbox into the feed, in small commits. A slice is long, since
--- reading it may lead past very many rows that were moved and that an old snapshot keeps. So those
--- apps of which nothing is left in it are looked at again every 100 ms, which leads past nothing; and
--- it ends after a second, whatever is left.
+-- Moves one slice of what waits in the outbox into the feed, in small commits. It ends early after
+-- 250 ms, so that an app that comes meanwhile is soon part of one.
 --   moved    rows that have got their ids
 --   more     there is more to do at once
 --   oldest   since when the oldest row of the slice had waited
@@ -535,9 +629,7 @@ create procedure tidings.drain_outbox(
 ) language plpgsql as $$
 declare
     slice record;
-    others record;
     ends_at timestamptz;
-    looked_at timestamptz;
     low integer := 1;
     high integer;
     due integer;
@@ -550,46 +642,51 @@ begin
     end if;
     due := tidings.move_due();
     -- In a later statement than the lock: its snapshot has all that the drainer before has moved.
-    select * into slice from tidings.read_slice(after_app, '{}', most_apps, most_rows);
+    select * into slice from tidings.read_slice(after_app, most_apps, most_rows);
     after_app := slice.next_after;
     oldest := slice.oldest;
     more := slice.is_cut or due > 0;
-    looked_at := clock_timestamp();
-    ends_at := looked_at + interval '1 second';
+    ends_at := clock_timestamp() + interval '250 milliseconds';
 
     while low <= cardinality(slice.seqs) loop
-        if low > 1 and not tidings.is_drainer() then
+        if low > 1 and (clock_timestamp() > ends_at or not tidings.is_drainer()) then
             more := true;
             exit;
-        end if;
-        if clock_timestamp() > looked_at + interval '100 milliseconds' then
-            select * into others from tidings.read_slice(
-                '', (select array_agg(distinct s.app) from unnest(slice.apps[low:]) as s (app)),
-                most_apps, 1000);
-            looked_at := clock_timestamp();
-            if others.seqs is not null then
-                high := tidings.chunk_end(1, others.sizes);
-                moved := moved + tidings.move_chunk(others.apps[:high], others.seqs[:high], instance_ms);
-                commit;
-                continue;
-            end if;
         end if;
         high := tidings.chunk_end(low, slice.sizes);
-        moved := moved + tidings.move_chunk(slice.apps[low:high], slice.seqs[low:high], instance_ms);
+        moved := moved + tidings.move_chunk(
+            slice.apps[low:high], slice.runs[low:high], slice.seqs[low:high], instance_ms);
         commit;
         low := high + 1;
-        if clock_timestamp() > ends_at and low <= cardinality(slice.seqs) then
-            more := true;
-            exit;
-        end if;
     end loop;
     commit;
 end
 $$;
 
--- Turns to the other table once this one has grown, and truncates a table whose rows were all moved.
--- Refused (a sender or a dump holds the table) means later: a TRUNCATE that waits would hold up every
--- sender behind it, and throw away what the one it waited for has committed.
+-- Truncates a table of the outbox whose rows were all moved, if nobody is in the way. A TRUNCATE that
+-- waits would hold up every sender behind it, and throw away what the one it waited for has committed.
+--   is_empty   a query that tells whether all were moved
+create function tidings.truncate_if_done(name text, is_empty text) returns void language plpgsql as $$
+declare
+    done boolean;
+begin
+    if pg_relation_size(format('tidings.%I', name)) = 0 then
+        return;
+    end if;
+    begin
+        execute format('lock table tidings.%I in access exclusive mode nowait', name);
+    exception when lock_not_available then
+        return; -- A sender or a dump holds it: later.
+    end;
+    -- In a later statement than the lock: now every row that anybody has put here is seen.
+    execute is_empty into done;
+    if done then
+        execute format('truncate tidings.%I', name);
+    end if;
+end
+$$;
+
+-- Lets go of the room of what was moved, and turns to the other tables once these have grown.
 --   turn_at   bytes
 create procedure tidings.rotate_outbox(turn_at bigint) language plpgsql as $$
 declare
@@ -601,30 +698,26 @@ begin
         commit;
         return;
     end if;
+    -- Of a run that is seen all rows are seen.
+    delete from tidings.outbox_run r
+    where not exists (select from tidings.outbox_bulk_0 b
+                      where r.part = 0 and b.run = r.run and b.seq >= r.next_seq)
+      and not exists (select from tidings.outbox_bulk_1 b
+                      where r.part = 1 and b.run = r.run and b.seq >= r.next_seq);
     select t.last_value % 2 into turn from tidings.outbox_turn t;
-    size := pg_relation_size(format('tidings.outbox_%s', turn));
-    other_size := pg_relation_size(format('tidings.outbox_%s', 1 - turn));
-    if other_size > 0 then
-        begin
-            if turn = 0 then
-                lock table tidings.outbox_1 in access exclusive mode nowait;
-            else
-                lock table tidings.outbox_0 in access exclusive mode nowait;
-            end if;
-        exception when lock_not_available then
-            other_size := -1;
-        end;
-        -- In a later statement than the lock: now every row that anybody has put here is seen.
-        if other_size > 0 and turn = 0 and not exists (select from tidings.outbox_1) then
-            truncate tidings.outbox_1;
-            other_size := 0;
-        elsif other_size > 0 and turn = 1 and not exists (select from tidings.outbox_0) then
-            truncate tidings.outbox_0;
-            other_size := 0;
-        end if;
-    end if;
-    -- To the one with less to skip, also if neither can be truncated.
-    if size >= turn_at and size > pg_relation_size(format('tidings.outbox_%s', 1 - turn)) then
+    perform tidings.truncate_if_done(
+        format('outbox_%s', 1 - turn),
+        format('select not exists (select from tidings.outbox_%s)', 1 - turn));
+    perform tidings.truncate_if_done(
+        format('outbox_bulk_%s', 1 - turn),
+        format('select not exists (select from tidings.outbox_run r where r.part = %s)', 1 - turn));
+
+    size := greatest(pg_relation_size(format('tidings.outbox_%s', turn)),
+                     pg_relation_size(format('tidings.outbox_bulk_%s', turn)));
+    other_size := greatest(pg_relation_size(format('tidings.outbox_%s', 1 - turn)),
+                           pg_relation_size(format('tidings.outbox_bulk_%s', 1 - turn)));
+    -- To those with less to skip, also if none can be truncated.
+    if size >= turn_at and size > other_size then
         perform nextval('tidings.outbox_turn');
     end if;
     commit;

@@ -114,7 +114,17 @@ from tidings.scheduled s;
 -- What was sent from SQL, or is due, and has no id yet.
 create view tidings.outbox_by_app as
 select o.app::text, count(*) as waiting, sum(o.bytes) as data_bytes, min(o.queued_at) as oldest
-from (select * from tidings.outbox_0 union all select * from tidings.outbox_1) o
+from (
+    select q.app, q.bytes, q.queued_at from tidings.outbox_0 q
+    union all
+    select q.app, q.bytes, q.queued_at from tidings.outbox_1 q
+    union all
+    select r.app, b.bytes, b.queued_at from tidings.outbox_run r
+    join tidings.outbox_bulk_0 b on r.part = 0 and b.run = r.run and b.seq >= r.next_seq
+    union all
+    select r.app, b.bytes, b.queued_at from tidings.outbox_run r
+    join tidings.outbox_bulk_1 b on r.part = 1 and b.run = r.run and b.seq >= r.next_seq
+) o
 group by o.app;
 
 -- Up to these ids notifications may be gone; without an app: of all apps.

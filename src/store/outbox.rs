@@ -11,9 +11,9 @@ use super::{QUERY_DEADLINE, Store, StoreError, within};
 
 /// Apps of one slice. The rest has its turn in the next.
 const MOST_APPS: i32 = 500;
-/// Rows of one slice: so many that reading past what an old snapshot keeps costs less than moving.
-const MOST_ROWS: i32 = 20_000;
-/// Above the slice's second, reading, and two waits for a lock.
+/// Rows of one slice: what is moved in some tenths of a second, so that reading them was not in vain.
+const MOST_ROWS: i32 = 5000;
+/// Above the slice's time and waits for locks.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(15);
 /// A table of the outbox of this size gives way to the other: small enough to read past in a few ms.
 const TURN_AT: i64 = 8 << 20;

@@ -38,6 +38,7 @@ mod send;
 mod shutdown;
 mod slow;
 mod sql;
+mod sql_sends;
 mod start;
 mod streams;
 mod subscribe;

@@ -7,30 +7,27 @@ use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{
-    DatabaseProxy, Lane, ServerProcess, SseClient, TestApp, TestDatabase, eventually,
-};
+use crate::harness::{DatabaseProxy, Lane, ServerProcess, TestApp, TestDatabase, eventually};
 
 const SESSIONS: usize = 8;
 const SENDS_EACH: usize = 125;
 
-async fn connect(database: &TestDatabase) -> PgConnection {
+pub async fn connect(database: &TestDatabase) -> PgConnection {
     PgConnection::connect(&database.url).await.expect("the test database")
 }
 
-async fn run(conn: &mut PgConnection, sql: &str) {
+pub async fn run(conn: &mut PgConnection, sql: &str) {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(conn).await.expect(sql);
 }
 
 /// How many rows wait.
-async fn waiting(database: &TestDatabase) -> i64 {
-    let rows =
-        "select (select count(*) from tidings.outbox_0) + (select count(*) from tidings.outbox_1)";
+pub async fn waiting(database: &TestDatabase) -> i64 {
+    let rows = "select coalesce(sum(waiting), 0)::bigint from tidings.outbox_by_app";
     database.value(rows).await
 }
 
 /// Drains as a server does, without one.
-async fn drain(conn: &mut PgConnection, most_rows: i32) {
+pub async fn drain(conn: &mut PgConnection, most_rows: i32) {
     let call = "call tidings.drain_outbox(500, $1, 9e15::bigint, '', null, null, null)";
     sqlx::query(call).bind(most_rows).execute(conn).await.expect("a drain");
 }
@@ -62,6 +59,19 @@ async fn the_same_holds_while_an_old_snapshot_is_held() {
     run(&mut old, "begin isolation level repeatable read; select 1").await;
     sessions_that_roll_back_half_of_their_transactions(&database).await;
     run(&mut old, "commit").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_holds_for_transactions_that_send_very_much() {
+    let database = TestDatabase::new().await;
+    // As if two rows were very much.
+    database
+        .run(
+            "create or replace function tidings.bulk_after() returns integer
+            immutable parallel safe language sql return 2",
+        )
+        .await;
+    sessions_that_roll_back_half_of_their_transactions(&database).await;
 }
 
 /// Over two instances, beside drainers that nobody asked for and a table that turns all the time.
@@ -138,7 +148,10 @@ async fn a_caller_that_keeps_its_transaction_open_delays_nobody() {
     let app = TestApp::start().await;
     let mut client = app.subscribe("shop/ada").await;
     let mut held = connect(&app.database).await;
-    run(&mut held, "begin; select tidings.send('shop', 'ada', '\"held\"')").await;
+    // So much that some of it is kept apart.
+    let send =
+        "select count(tidings.send('shop', 'ada', to_json(i))) from generate_series(1, 800) i";
+    run(&mut held, &format!("begin; {send}")).await;
 
     app.database.run("select tidings.send('shop', 'ada', '\"sql\"')").await;
     assert_eq!(client.notification().await.data.as_deref(), Some("\"sql\""));
@@ -147,7 +160,9 @@ async fn a_caller_that_keeps_its_transaction_open_delays_nobody() {
     client.expect_silence().await;
 
     run(&mut held, "commit").await;
-    assert_eq!(client.notification().await.data.as_deref(), Some("\"held\""));
+    for number in 1..=800 {
+        assert_eq!(client.notification().await.data, Some(number.to_string()));
+    }
     client.expect_silence().await;
 }
 
@@ -180,25 +195,76 @@ async fn a_big_send_of_one_app_does_not_delay_the_others() {
 }
 
 #[tokio::test]
-async fn an_app_that_comes_in_the_middle_of_a_slice_does_not_wait_for_its_end() {
+async fn a_slice_ends_early_however_much_waits() {
     let database = TestDatabase::new().await;
-    database
-        .run(
-            "select count(tidings.put_into_outbox('noisy', 'everyone', null, '1', null, null))
-            from generate_series(1, 80000) i",
-        )
-        .await;
+    let send = "select count(tidings.put_into_outbox('noisy', 'everyone', null, '1', null, null))
+        from generate_series(1, 80000) i";
+    database.run(send).await;
+    drain(&mut connect(&database).await, 80_000).await;
+    // A quarter of a second is not enough for all, so an app that comes meanwhile soon has its turn.
+    assert!((1..80_000).contains(&database.count().await));
+}
+
+#[tokio::test]
+async fn what_others_have_not_committed_or_an_old_snapshot_keeps_is_not_read_past() {
+    let database = TestDatabase::new().await;
+    let send =
+        "select count(tidings.send('noisy', 'ada', to_json(i))) from generate_series(1, 20000) i";
+    let mut old = connect(&database).await;
+    run(&mut old, "begin isolation level repeatable read; select 1").await;
+    database.run(send).await;
     let mut drainer = connect(&database).await;
-    let slice = drain(&mut drainer, 80_000);
-    let other = async {
-        eventually("it is draining", async || database.count().await > 0).await;
-        database.run("select tidings.send('shop', 'ada', '1')").await;
+    while waiting(&database).await > 0 {
+        drain(&mut drainer, 5000).await;
+    }
+    let mut open = connect(&database).await;
+    run(&mut open, &format!("begin; {send}")).await;
+    database.run("select tidings.send('shop', 'ada', '1')").await;
+
+    let plan: Vec<String> = sqlx::query_scalar(
+        "explain (analyze, buffers, costs off) select * from tidings.read_slice('', 500, 5000)",
+    )
+    .fetch_all(&mut drainer)
+    .await
+    .unwrap();
+
+    let buffers = plan.iter().find_map(|line| line.trim().strip_prefix("Buffers: shared hit="));
+    let buffers = buffers.expect("buffers").split(' ').next().unwrap();
+    // 20,000 rows of both kinds are some 800 pages.
+    assert!(buffers.parse::<u32>().unwrap() < 200, "{plan:?}");
+    run(&mut open, "commit").await;
+    run(&mut old, "commit").await;
+}
+
+#[tokio::test]
+async fn a_big_transaction_keeps_its_order_and_what_a_savepoint_took_back_is_not_in_it() {
+    let database = TestDatabase::new().await;
+    let mut session = connect(&database).await;
+    let send = |from: i32, to: i32| {
+        format!(
+            "select tidings.send(app, 'ada', to_json(i))
+            from generate_series({from}, {to}) i, unnest(array['shop', 'blog']) app"
+        )
     };
-    // One slice and no more.
-    tokio::join!(slice, other);
-    let followed = "select exists (select from tidings.notification where app = 'noisy' and id >
-        (select id from tidings.notification where app = 'shop'))";
-    assert!(database.value::<bool>(followed).await, "it was moved in the middle");
+    let sql = format!(
+        "begin; {}; savepoint s; {}; rollback to s; {}; commit; begin; {}; commit; {}",
+        send(1, 700),
+        send(701, 720),
+        send(721, 730),
+        send(731, 1400),
+        send(1401, 1401)
+    );
+    run(&mut session, &sql).await;
+    let app = TestApp::on(database, |_| {}).await;
+    eventually("nothing waits", async || waiting(&app.database).await == 0).await;
+    let expected: Vec<String> =
+        (1..=1401).filter(|i| !(701..=720).contains(i)).map(|i| i.to_string()).collect();
+    for name in ["shop", "blog"] {
+        assert!(stored(&app.database, name).await == expected, "{name}");
+    }
+    app.database.run("call tidings.rotate_outbox(0)").await;
+    let runs = "select count(*) from tidings.outbox_run";
+    eventually("the runs are forgotten", async || app.database.value::<i64>(runs).await == 0).await;
 }
 
 #[tokio::test]
@@ -276,7 +342,7 @@ async fn what_an_old_snapshot_keeps_is_let_go_by_turns() {
     let send = "select count(tidings.send('shop', 'ada', to_json(repeat('x', 6000) || i)))
         from generate_series(1, 3000) i";
     app.database.run(send).await;
-    let sizes = "select pg_total_relation_size('tidings.outbox_0') + pg_total_relation_size('tidings.outbox_1')";
+    let sizes = "select sum(pg_total_relation_size(oid))::bigint from pg_class where relname like 'outbox%' and relkind = 'r'";
     eventually("the room is let go", async || {
         waiting(&app.database).await == 0 && app.database.value::<i64>(sizes).await < 1 << 20
     })
@@ -313,177 +379,4 @@ async fn a_stopped_lane_holder_is_ended_also_where_nobody_sends_over_http() {
     client.notification().await;
     assert!(!lane.is_held().await);
     assert!(app.metric("tidings_lane_holders_ended_total").await >= 1.0);
-}
-
-#[tokio::test]
-async fn the_time_to_live_begins_with_the_delivery() {
-    let database = TestDatabase::new().await;
-    database
-        .run("select tidings.send('shop', 'ada', '1', 'order.shipped', interval '1 hour 1 second')")
-        .await;
-    let mut conn = connect(&database).await;
-    drain(&mut conn, 100).await;
-    let lifetime =
-        "select (expires_at - created_at)::text || ' ' || event from tidings.notification";
-    assert_eq!(database.value::<String>(lifetime).await, "01:00:01 order.shipped");
-}
-
-#[tokio::test]
-async fn topics_and_everyone_are_reached_and_data_keeps_its_bytes() {
-    let app = TestApp::start().await;
-    let mut client =
-        SseClient::connect(app.address, "/api/notifications/subscribe/shop/ada?topics=news", None)
-            .await;
-    client.until("tidings.live").await;
-    let pretty = "{ \"b\" : 1.0,\r\n\t\"a\" : [ ],  \"b\":\"  \\\" { \\\\\" ,\n\"c\": \"\\u00e9 \\\\u0000\" }";
-    let compact = r#"{"b":1.0,"a":[],"b":"  \" { \\","c":"\u00e9 \\u0000"}"#;
-    let mut conn = connect(&app.database).await;
-    for (call, audience) in [
-        ("select tidings.send('shop', 'ada', $1::json, 'e')", "user:ada"),
-        ("select tidings.send_topic('shop', 'news', $1::json, 'e')", "topic:news"),
-        ("select tidings.send_everyone('shop', $1::json, 'e')", "everyone"),
-    ] {
-        sqlx::query(call).bind(pretty).execute(&mut conn).await.unwrap();
-        let frame = client.notification().await;
-        assert_eq!(frame.data.as_deref(), Some(compact), "{audience}");
-        assert_eq!(frame.event.as_deref(), Some("e"));
-        let stored: String = app
-            .database
-            .value("select audience from tidings.notification order by id desc limit 1")
-            .await;
-        assert_eq!(stored, audience);
-    }
-}
-
-#[tokio::test]
-async fn every_bad_argument_raises_in_the_transaction_of_its_caller() {
-    let database = TestDatabase::new().await;
-    let too_long = format!("'{}'", "a".repeat(129));
-    let too_long = too_long.as_str();
-    let names = [
-        ("null", "is null: give a name of 1 to 128 characters"),
-        ("''", "is empty: give a name of 1 to 128 characters"),
-        (too_long, "is longer than 128 characters: give a shorter name"),
-        ("e'a\\nb'", "has a control character: remove it"),
-        ("e'a\\u0085b'", "has a control character: remove it"),
-        ("e' \\u2003\\u00a0\\u3000'", "is only white space: give a name"),
-        ("'.'", "is a path of dots, which clients resolve away: give another name"),
-        ("'..'", "is a path of dots, which clients resolve away: give another name"),
-    ];
-    let mut cases = Vec::new();
-    for (name, why) in names {
-        cases.push((format!("tidings.send({name}, 'ada', '1')"), format!("app_id {why}")));
-        cases.push((format!("tidings.send('shop', {name}, '1')"), format!("user_id {why}")));
-        cases.push((format!("tidings.send_topic({name}, 't', '1')"), format!("app_id {why}")));
-        cases.push((format!("tidings.send_topic('shop', {name}, '1')"), format!("topic {why}")));
-        cases.push((format!("tidings.send_everyone({name}, '1')"), format!("app_id {why}")));
-    }
-    let comma = "topic has a comma, which separates topics: remove it";
-    cases.push(("tidings.send_topic('shop', 'a,b', '1')".into(), comma.into()));
-    let form = "event_name has to be 1 to 64 characters of A-Z a-z 0-9 _ . : -";
-    let reserved = "event_name is reserved: tidings.* are control events; open, error and message are the browser's own";
-    let long_event = "e".repeat(65);
-    for (event, why) in [
-        ("", form),
-        ("a b", form),
-        ("ä", form),
-        (long_event.as_str(), form),
-        ("open", reserved),
-        ("error", reserved),
-        ("message", reserved),
-        ("tidings.state", reserved),
-        ("tidings.", reserved),
-    ] {
-        cases.push((format!("tidings.send('shop', 'ada', '1', '{event}')"), why.into()));
-    }
-    let lifetime = "expires_in is not whole seconds from 1 second to 365 days: give such an interval, or leave it out";
-    for interval in ["0 s", "-1 s", "0.5 s", "1.5 s", "366 days", "1 year", "100000 years"] {
-        let call = format!("tidings.send('shop', 'ada', '1', null, '{interval}')");
-        cases.push((call, lifetime.into()));
-    }
-    let surrogate = "data has the escape \\u0000 or an unpaired surrogate escape, which strict parsers refuse: remove it, or send the whole pair";
-    let deep = format!("{}1{}", "[".repeat(129), "]".repeat(129));
-    let big = format!("[{}1]", "1,".repeat(32_768));
-    for (data, why) in [
-        ("null", "data is null: give any JSON, 'null'::json for none"),
-        (r#"'"\u0000"'"#, surrogate),
-        (r#"'{"\u0000":1}'"#, surrogate),
-        (r#"'"\ud800"'"#, surrogate),
-        (r#"'"\udc00\ud800"'"#, surrogate),
-        (r#"'"\ud83d \ude00"'"#, surrogate),
-        (&format!("'{deep}'"), "data is nested deeper than 128: flatten it"),
-        (
-            &format!("'{big}'"),
-            "data has 65539 bytes as compact JSON, over the limit of 65536: send less, or a link to it",
-        ),
-        ("'{'", "invalid input syntax for type json"),
-    ] {
-        cases.push((format!("tidings.send('shop', 'ada', {data})"), why.into()));
-        cases.push((format!("tidings.send_everyone('shop', {data})"), why.into()));
-    }
-
-    let mut conn = connect(&database).await;
-    for (call, why) in cases {
-        run(&mut conn, "begin; select tidings.send('shop', 'ada', '1')").await;
-        let sql = AssertSqlSafe(format!("select {call}"));
-        let error = sqlx::raw_sql(sql).execute(&mut conn).await.expect_err(&call);
-        assert_eq!(error.as_database_error().unwrap().message(), why, "{call:.200}");
-        run(&mut conn, "commit").await;
-    }
-    assert_eq!(waiting(&database).await, 0, "the caller's whole transaction is undone");
-}
-
-#[tokio::test]
-async fn what_is_at_the_bounds_is_taken() {
-    let database = TestDatabase::new().await;
-    let longest = "😀".repeat(128);
-    let deep = format!("{}{}", "[".repeat(128), "]".repeat(128));
-    let wide = format!("[{}1]", "[],".repeat(200));
-    let big = format!("[{}11]", "1,".repeat(32_766));
-    assert_eq!(big.len(), 65_536);
-    for call in [
-        &format!("send('shop', '{longest}', '1')"),
-        "send(' shop', e'\\u00a0a', '1')",
-        "send('shop', 'a,b', '1')",
-        "send_topic('shop', 'a:b', 'null')",
-        &format!("send('shop', 'ada', '{deep}')"),
-        &format!("send('shop', 'ada', '{wide}')"),
-        &format!("send('shop', 'ada', '{big}')"),
-        r#"send('shop', 'ada', '"[[ {{ \\u0000 \ud83d\ude00"')"#,
-        "send('shop', 'ada', '1', 'A-b_c.d:9', interval '365 days')",
-        "send_everyone('shop', '1', expires_in => '1 s')",
-    ] {
-        database.run(&format!("select tidings.{call}")).await;
-    }
-    let mut conn = connect(&database).await;
-    drain(&mut conn, 100).await;
-    assert_eq!(database.count().await, 10);
-}
-
-#[tokio::test]
-async fn the_outbox_refuses_what_the_feed_would_refuse_whoever_writes_it() {
-    let database = TestDatabase::new().await;
-    let mut conn = connect(&database).await;
-    for [app, audience, event, data] in [
-        ["e'a\\nb'", "'everyone'", "null", "'1'"],
-        ["'shop'", "'nobody'", "null", "'1'"],
-        ["'shop'", "e'user:a\\r'", "null", "'1'"],
-        ["'shop'", "'everyone'", "'tidings.state'", "'1'"],
-        ["'shop'", "'everyone'", "e'a\\nid: 1'", "'1'"],
-        ["'shop'", "'everyone'", "null", "e'{\\n}'"],
-        ["'shop'", "'everyone'", "null", "e'[1,\\r2]'"],
-        ["'shop'", "'everyone'", "null", r#"'"\u0000"'"#],
-        ["'shop'", "'everyone'", "null", r#"'"\ud800"'"#],
-    ] {
-        for table in ["outbox_0", "outbox_1"] {
-            let insert = format!(
-                "insert into tidings.{table} (app, seq, audience, event, data, bytes, queued_at)
-                values ({app}, 1, {audience}, {event}, {data}, 1, now())"
-            );
-            let error = sqlx::raw_sql(AssertSqlSafe(insert)).execute(&mut conn).await.unwrap_err();
-            let code = error.as_database_error().unwrap().code().unwrap().into_owned();
-            assert_eq!(code, "23514", "{app} {audience} {event} {data}: {error}");
-        }
-    }
-    assert_eq!(waiting(&database).await, 0);
 }
