@@ -192,7 +192,7 @@ async fn listen_forever(database: Arc<Database>, ear: Arc<Ear>, metrics: Arc<Met
                 // LISTEN first, then read: what came between is found.
                 ear.hear(i64::MAX);
                 tokio::select! {
-                    () = relay(&mut listener, &ear) => {}
+                    () = relay(&mut listener, &ear, &metrics) => {}
                     () = ear.deaf.notified() => {}
                 }
             }
@@ -204,12 +204,15 @@ async fn listen_forever(database: Arc<Database>, ear: Arc<Ear>, metrics: Arc<Met
     }
 }
 
-async fn relay(listener: &mut sqlx::postgres::PgListener, ear: &Ear) {
+async fn relay(listener: &mut sqlx::postgres::PgListener, ear: &Ear, metrics: &Metrics) {
     loop {
         match listener.try_recv().await {
             Ok(Some(notice)) => ear.hear(notice.payload().parse().unwrap_or(i64::MAX)),
             // Broken and connected again: wake-ups may be lost.
-            Ok(None) => ear.hear(i64::MAX),
+            Ok(None) => {
+                metrics.listener_reconnects.inc();
+                ear.hear(i64::MAX);
+            }
             Err(error) => {
                 debug!(%error, "the listener's connection broke");
                 return;
