@@ -23,10 +23,12 @@ pub(super) const LONGEST_HEAD: usize = 80 << 10;
 const SHORT_HEAD: usize = 8 << 10;
 /// What all long heads may take that are being read.
 const LONG_HEADS_BYTES: usize = 64 << 20;
+/// What one may take: hyper's buffer doubles as it grows.
+const PLACE: usize = 128 << 10;
 
 /// Places for long heads.
 pub(super) fn long_heads() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(LONG_HEADS_BYTES / LONGEST_HEAD))
+    Arc::new(Semaphore::new(LONG_HEADS_BYTES / PLACE))
 }
 
 /// A TCP connection.
