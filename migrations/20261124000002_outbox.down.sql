@@ -1,5 +1,8 @@
 drop procedure tidings.rotate_outbox(bigint);
 drop procedure tidings.drain_outbox(integer, integer, bigint, text, integer, boolean, timestamptz);
+drop function tidings.move_chunk(text[], bigint[], bigint);
+drop function tidings.chunk_end(integer, integer[]);
+drop function tidings.read_slice(text, text[], integer, integer);
 drop procedure tidings.forget_old(boolean);
 drop function tidings.move_due();
 drop procedure tidings.cancel_scheduled(text, uuid, text);

@@ -379,62 +379,45 @@ begin
 end
 $$;
 
--- Moves one slice of what waits in the outbox into the feed. The slice is fair: up to `most_apps` apps
--- behind `after_app`, and of each the same share of `most_rows`, in rounds of 100 rows. It ends early
--- after 250 ms, so that an app that comes meanwhile is soon part of one.
+-- Reads what is to be moved next, fair by app: of up to `most_apps` apps behind `after_app`, but for
+-- those in `without`, the same share of `most_rows` each, in rounds of 100 rows.
 --
--- Order: a slice is read in one snapshot, and has of every app its lowest numbers. If a row of a
--- session is in it, those that the session committed before are too, and come before it. Every row is
--- moved by deleting it, so that whoever comes second finds nothing, and moves nothing twice.
---   moved    rows that have got their ids
---   more     there is more to do at once
---   oldest   since when the oldest row of the slice had waited
-create procedure tidings.drain_outbox(
-    most_apps integer, most_rows integer, instance_ms bigint,
-    inout after_app text, inout moved integer, inout more boolean, inout oldest timestamptz
+-- In one snapshot, and of every app its lowest numbers: if a row of a session is in it, those that the
+-- session committed before are too, and come before it.
+--   next_after   behind which app the next one begins; '' for the first
+--   is_cut       there is more than this
+create function tidings.read_slice(
+    after_app text, without text[], most_apps integer, most_rows integer,
+    out apps text[], out seqs bigint[], out sizes integer[], out oldest timestamptz,
+    out next_after text, out is_cut boolean
 ) language plpgsql as $$
 declare
-    began timestamptz := clock_timestamp();
-    slice_apps text[];
-    slice_seqs bigint[];
-    slice_bytes integer[];
-    apps text[];
-    audiences text[];
-    events text[];
-    datas json[];
-    lifetimes integer[];
-    replaces text[];
-    due integer;
     app_count integer;
-    is_first boolean := after_app = '';
-    low integer := 1;
-    high integer;
-    bytes bigint;
-    at record;
-    tail bigint;
 begin
-    moved := 0;
-    more := false;
-    if not tidings.is_drainer() then
-        commit;
-        return;
-    end if;
-
-    due := tidings.move_due();
-
-    -- In a later statement than the lock: its snapshot has all that the drainer before has moved.
-    with recursive in_0 (app, seq, n) as (
+    with recursive gaps as (
+        -- What lies between the apps that are left out: past a million rows of one in no time.
+        select g.app as low, lead(g.app) over (order by g.app) as high
+        from (select after_app as app union select w.app from unnest(without) as w (app)) g
+    ), in_0 (app, seq, high, n) as (
         -- From app to app by the index: an app with a million rows costs one step.
-        (select o.app, o.seq, 1 from tidings.outbox_0 o where o.app > after_app order by o.app, o.seq limit 1)
+        select o.app, o.seq, g.high, 1 from gaps g cross join lateral (
+            select o.app, o.seq from tidings.outbox_0 o
+            where o.app > g.low and (g.high is null or o.app < g.high) order by o.app, o.seq limit 1
+        ) o
         union all
-        select o.app, o.seq, a.n + 1 from in_0 a cross join lateral (
-            select o.app, o.seq from tidings.outbox_0 o where o.app > a.app order by o.app, o.seq limit 1
+        select o.app, o.seq, a.high, a.n + 1 from in_0 a cross join lateral (
+            select o.app, o.seq from tidings.outbox_0 o
+            where o.app > a.app and (a.high is null or o.app < a.high) order by o.app, o.seq limit 1
         ) o where a.n < most_apps
-    ), in_1 (app, seq, n) as (
-        (select o.app, o.seq, 1 from tidings.outbox_1 o where o.app > after_app order by o.app, o.seq limit 1)
+    ), in_1 (app, seq, high, n) as (
+        select o.app, o.seq, g.high, 1 from gaps g cross join lateral (
+            select o.app, o.seq from tidings.outbox_1 o
+            where o.app > g.low and (g.high is null or o.app < g.high) order by o.app, o.seq limit 1
+        ) o
         union all
-        select o.app, o.seq, a.n + 1 from in_1 a cross join lateral (
-            select o.app, o.seq from tidings.outbox_1 o where o.app > a.app order by o.app, o.seq limit 1
+        select o.app, o.seq, a.high, a.n + 1 from in_1 a cross join lateral (
+            select o.app, o.seq from tidings.outbox_1 o
+            where o.app > a.app and (a.high is null or o.app < a.high) order by o.app, o.seq limit 1
         ) o where a.n < most_apps
     ), waiting as materialized (
         select a.app, max(a.seq_0) as seq_0, max(a.seq_1) as seq_1
@@ -442,13 +425,11 @@ begin
               union all select in_1.app, null, in_1.seq from in_1) a
         group by a.app order by a.app limit most_apps
     ), share as materialized (
-        select count(*) as apps, max(w.app) as last_app,
-               greatest(10, most_rows / greatest(count(*), 1)) as rows
-        from waiting w
+        select greatest(10, most_rows / greatest(count(*), 1)) as rows from waiting
     ), slice as (
         select r.app, r.seq, r.bytes, r.queued_at,
                (row_number() over (partition by r.app order by r.seq) - 1) / 100 as round,
-               count(*) over (partition by r.app) >= (select s.rows from share s) as full
+               count(*) over (partition by r.app) >= (select s.rows from share s) as cut
         from waiting w cross join lateral (
             select * from (
                 -- From the first one on that was found above: not past the dead ones again.
@@ -463,69 +444,143 @@ begin
         ) r
     )
     select array_agg(s.app::text order by s.round, s.seq), array_agg(s.seq order by s.round, s.seq),
-           array_agg(s.bytes order by s.round, s.seq), min(s.queued_at), bool_or(s.full),
+           array_agg(s.bytes order by s.round, s.seq), min(s.queued_at), coalesce(bool_or(s.cut), false),
            (select count(*) from waiting), (select max(w.app) from waiting w)
-    into slice_apps, slice_seqs, slice_bytes, oldest, more, app_count, after_app
+    into apps, seqs, sizes, oldest, is_cut, app_count, next_after
     from slice s;
-
-    more := coalesce(more, false) or due > 0 or app_count = most_apps or not is_first;
+    is_cut := is_cut or app_count = most_apps or after_app <> '';
     if app_count < most_apps then
-        -- The last app was reached: the next slice begins with the first.
-        after_app := '';
+        -- The last app was reached.
+        next_after := '';
+    end if;
+end
+$$;
+
+-- Where the chunk ends that begins at `low`: what one commit takes, and so what holds the lane, is
+-- bounded in rows and in bytes.
+create function tidings.chunk_end(low integer, sizes integer[]) returns integer
+immutable language plpgsql as $$
+declare
+    high integer := low;
+    bytes bigint := sizes[low];
+begin
+    while high < cardinality(sizes) and high - low < 999 and bytes + sizes[high + 1] <= 4194304 loop
+        high := high + 1;
+        bytes := bytes + sizes[high];
+    end loop;
+    return high;
+end
+$$;
+
+-- Moves these rows from the outbox into the feed, as far as they are still there; how many. They are
+-- moved by being deleted, so that whoever comes second finds nothing, and moves nothing twice.
+create function tidings.move_chunk(chunk_apps text[], chunk_seqs bigint[], instance_ms bigint)
+returns integer language plpgsql as $$
+declare
+    apps text[];
+    audiences text[];
+    events text[];
+    datas json[];
+    lifetimes integer[];
+    replaces text[];
+    at record;
+    tail bigint;
+begin
+    -- Before the lane, since it waits should somebody else hold one of the rows.
+    with wanted as (
+        select w.app, w.seq from unnest(chunk_apps, chunk_seqs) as w (app, seq)
+    ), taken_0 as (
+        delete from tidings.outbox_0 o using wanted w where o.app = w.app and o.seq = w.seq
+        returning o.seq, o.app, o.audience, o.event, o.data, o.lifetime, o.replaces
+    ), taken_1 as (
+        delete from tidings.outbox_1 o using wanted w where o.app = w.app and o.seq = w.seq
+        returning o.seq, o.app, o.audience, o.event, o.data, o.lifetime, o.replaces
+    )
+    select array_agg(t.app::text order by t.seq), array_agg(t.audience::text order by t.seq),
+           array_agg(t.event::text order by t.seq), array_agg(t.data::json order by t.seq),
+           array_agg(t.lifetime::integer order by t.seq), array_agg(t.replaces::text order by t.seq)
+    into apps, audiences, events, datas, lifetimes, replaces
+    from (select * from taken_0 union all select * from taken_1) t;
+    if apps is null then
+        return 0;
     end if;
 
-    while low <= cardinality(slice_seqs) loop
+    perform tidings.take_lane();
+    select * into at from tidings.next_positions(cardinality(apps), instance_ms);
+    tail := ('x' || encode(substring(uuid_send(gen_random_uuid()) from 11), 'hex'))::bit(48)::bigint;
+    -- The time to live begins now, with the delivery.
+    insert into tidings.notification (id, app, audience, event, data, created_at, expires_at)
+    select tidings.event_id(at.first + n.ordinal - 1, at.epoch, tail),
+           n.app, n.audience, n.event, n.data, at.created_at,
+           at.created_at + n.lifetime * interval '1 second'
+    from unnest(apps, audiences, events, datas, lifetimes)
+         with ordinality as n (app, audience, event, data, lifetime, ordinal);
+    if array_remove(replaces, null) <> '{}' then
+        perform tidings.replace(apps, audiences, replaces, at.first, at.epoch, tail, instance_ms);
+    end if;
+    return cardinality(apps);
+end
+$$;
+
+-- Moves one slice of what waits in the outbox into the feed, in small commits. A slice is long, since
+-- reading it may lead past very many rows that were moved and that an old snapshot keeps. So those
+-- apps of which nothing is left in it are looked at again every 100 ms, which leads past nothing; and
+-- it ends after a second, whatever is left.
+--   moved    rows that have got their ids
+--   more     there is more to do at once
+--   oldest   since when the oldest row of the slice had waited
+create procedure tidings.drain_outbox(
+    most_apps integer, most_rows integer, instance_ms bigint,
+    inout after_app text, inout moved integer, inout more boolean, inout oldest timestamptz
+) language plpgsql as $$
+declare
+    slice record;
+    others record;
+    ends_at timestamptz;
+    looked_at timestamptz;
+    low integer := 1;
+    high integer;
+    due integer;
+begin
+    moved := 0;
+    more := false;
+    if not tidings.is_drainer() then
+        commit;
+        return;
+    end if;
+    due := tidings.move_due();
+    -- In a later statement than the lock: its snapshot has all that the drainer before has moved.
+    select * into slice from tidings.read_slice(after_app, '{}', most_apps, most_rows);
+    after_app := slice.next_after;
+    oldest := slice.oldest;
+    more := slice.is_cut or due > 0;
+    looked_at := clock_timestamp();
+    ends_at := looked_at + interval '1 second';
+
+    while low <= cardinality(slice.seqs) loop
         if low > 1 and not tidings.is_drainer() then
             more := true;
-            commit;
-            return;
+            exit;
         end if;
-        -- What one commit takes, and so what holds the lane, is bounded in rows and in bytes.
-        high := low;
-        bytes := slice_bytes[low];
-        while high < cardinality(slice_seqs) and high - low < 999
-              and bytes + slice_bytes[high + 1] <= 4194304 loop
-            high := high + 1;
-            bytes := bytes + slice_bytes[high];
-        end loop;
-
-        -- Before the lane, since it waits should somebody else hold one of the rows.
-        with wanted as (
-            select w.app, w.seq from unnest(slice_apps[low:high], slice_seqs[low:high]) as w (app, seq)
-        ), taken_0 as (
-            delete from tidings.outbox_0 o using wanted w where o.app = w.app and o.seq = w.seq
-            returning o.seq, o.app, o.audience, o.event, o.data, o.lifetime, o.replaces
-        ), taken_1 as (
-            delete from tidings.outbox_1 o using wanted w where o.app = w.app and o.seq = w.seq
-            returning o.seq, o.app, o.audience, o.event, o.data, o.lifetime, o.replaces
-        )
-        select array_agg(t.app::text order by t.seq), array_agg(t.audience::text order by t.seq),
-               array_agg(t.event::text order by t.seq), array_agg(t.data::json order by t.seq),
-               array_agg(t.lifetime::integer order by t.seq), array_agg(t.replaces::text order by t.seq)
-        into apps, audiences, events, datas, lifetimes, replaces
-        from (select * from taken_0 union all select * from taken_1) t;
-
-        if apps is not null then
-            perform tidings.take_lane();
-            select * into at from tidings.next_positions(cardinality(apps), instance_ms);
-            tail := ('x' || encode(substring(uuid_send(gen_random_uuid()) from 11), 'hex'))::bit(48)::bigint;
-            -- The time to live begins now, with the delivery.
-            insert into tidings.notification (id, app, audience, event, data, created_at, expires_at)
-            select tidings.event_id(at.first + n.ordinal - 1, at.epoch, tail),
-                   n.app, n.audience, n.event, n.data, at.created_at,
-                   at.created_at + n.lifetime * interval '1 second'
-            from unnest(apps, audiences, events, datas, lifetimes)
-                 with ordinality as n (app, audience, event, data, lifetime, ordinal);
-            if array_remove(replaces, null) <> '{}' then
-                perform tidings.replace(apps, audiences, replaces, at.first, at.epoch, tail, instance_ms);
+        if clock_timestamp() > looked_at + interval '100 milliseconds' then
+            select * into others from tidings.read_slice(
+                '', (select array_agg(distinct s.app) from unnest(slice.apps[low:]) as s (app)),
+                most_apps, 1000);
+            looked_at := clock_timestamp();
+            if others.seqs is not null then
+                high := tidings.chunk_end(1, others.sizes);
+                moved := moved + tidings.move_chunk(others.apps[:high], others.seqs[:high], instance_ms);
+                commit;
+                continue;
             end if;
-            moved := moved + cardinality(apps);
         end if;
+        high := tidings.chunk_end(low, slice.sizes);
+        moved := moved + tidings.move_chunk(slice.apps[low:high], slice.seqs[low:high], instance_ms);
         commit;
         low := high + 1;
-        if clock_timestamp() > began + interval '250 milliseconds' then
+        if clock_timestamp() > ends_at and low <= cardinality(slice.seqs) then
             more := true;
-            return;
+            exit;
         end if;
     end loop;
     commit;

@@ -76,12 +76,12 @@ impl Drainer {
                 pause = SHORTEST_PAUSE;
                 continue;
             }
-            pause = match drained.moved {
-                0 => (pause * 2).min(LONGEST_PAUSE),
-                _ => SHORTEST_PAUSE,
-            };
             // Where looking is slow, since an old snapshot keeps what was moved, look less often.
-            pause = pause.max((started.elapsed() * 4).min(LONGEST_PAUSE));
+            let look = started.elapsed().min(LONGEST_PAUSE);
+            pause = match drained.moved {
+                0 => (pause * 2).max(look * 4).min(LONGEST_PAUSE),
+                _ => SHORTEST_PAUSE.max(look),
+            };
             tokio::time::sleep(pause).await;
         }
     }

@@ -192,7 +192,7 @@ async fn listen_forever(database: Arc<Database>, ear: Arc<Ear>, metrics: Arc<Met
                 // LISTEN first, then read: what came between is found.
                 ear.hear(i64::MAX);
                 tokio::select! {
-                    () = relay(&mut listener, &ear, &metrics) => {}
+                    () = relay(&mut listener, &ear) => {}
                     () = ear.deaf.notified() => {}
                 }
             }
@@ -204,15 +204,12 @@ async fn listen_forever(database: Arc<Database>, ear: Arc<Ear>, metrics: Arc<Met
     }
 }
 
-async fn relay(listener: &mut sqlx::postgres::PgListener, ear: &Ear, metrics: &Metrics) {
+async fn relay(listener: &mut sqlx::postgres::PgListener, ear: &Ear) {
     loop {
         match listener.try_recv().await {
             Ok(Some(notice)) => ear.hear(notice.payload().parse().unwrap_or(i64::MAX)),
-            // Broken and connected again: wake-ups may be lost.
-            Ok(None) => {
-                metrics.listener_reconnects.inc();
-                ear.hear(i64::MAX);
-            }
+            // Broken: some breaks come as an error, others do not.
+            Ok(None) => return,
             Err(error) => {
                 debug!(%error, "the listener's connection broke");
                 return;

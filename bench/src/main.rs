@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
+use wire::{Failure, Outcome, http, sse, stream, timely};
 
 use crate::report::{Figures, Report};
 use crate::target::{Source, Target};
@@ -25,7 +26,6 @@ mod dump;
 mod fake_server;
 mod fanout;
 mod follower;
-mod http;
 mod idle;
 mod latency;
 mod live;
@@ -41,15 +41,10 @@ mod sender;
 mod senders_order;
 mod sends;
 mod spawn;
-mod sse;
 mod states;
 mod stats;
-mod stream;
 mod subscriber;
 mod target;
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-type Outcome<T> = Result<T, Failure>;
 
 /// Measures a Tidings server from outside, and checks every result.
 #[derive(Parser)]
@@ -189,14 +184,6 @@ fn raise_open_files() -> Outcome<()> {
 }
 
 const CLOSING: Duration = Duration::from_millis(200);
-
-/// Nothing on one machine takes this long: a server that does not answer must not hang the bench.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-async fn timely<T>(what: &str, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
-    let late = |_| Failure::from(format!("{what} took longer than {PATIENCE:?}"));
-    tokio::time::timeout(PATIENCE, work).await.map_err(late)?
-}
 
 /// A name nobody else has, so that a server with other notifications can be measured too.
 fn random_name(prefix: impl fmt::Display) -> String {

@@ -218,6 +218,8 @@ impl Store {
         within(QUERY_DEADLINE, async {
             let mut listener =
                 PgListener::connect_with(&options.connect_lazy_with(self.direct.clone())).await?;
+            // Whoever has it connects anew, so that no wake-up is lost unnoticed.
+            listener.eager_reconnect(false);
             listener.listen(WAKE_UP).await?;
             Ok(listener)
         })

@@ -11,10 +11,9 @@ use super::{QUERY_DEADLINE, Store, StoreError, within};
 
 /// Apps of one slice. The rest has its turn in the next.
 const MOST_APPS: i32 = 500;
-/// Rows of one slice: a quarter of a second's work, so that an app that comes meanwhile waits no longer,
-/// and enough that reading past what an old snapshot keeps costs less than moving.
-const MOST_ROWS: i32 = 10_000;
-/// Above the slice's time and two waits for a lock.
+/// Rows of one slice: so many that reading past what an old snapshot keeps costs less than moving.
+const MOST_ROWS: i32 = 20_000;
+/// Above the slice's second, reading, and two waits for a lock.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(15);
 /// A table of the outbox of this size gives way to the other: small enough to read past in a few ms.
 const TURN_AT: i64 = 8 << 20;

@@ -11,15 +11,21 @@ select
     e.edge as "edge!",
     -- Not of the snapshot: it runs ahead of the commits, and answers only "was it ever issued?".
     (select p.last_value from tidings.position p) as "last_position!",
-    tidings.cut_off_at(w.after) as "cut_off_at?",
+    e.cut_off_at as "cut_off_at?",
     p.source as "source?", p.number as "number?", p.looked_at as "looked_at?",
     p.id as "id?", p.event as "event?", p.created_at as "created_at?", p.data as "data?"
 from unnest($1::text[], $2::uuid[], $3::integer[], $4::integer[], $5::integer[], $6::integer[])
     with ordinality as w (app, after, first_source, last_source, depth, overhead, waiter)
 cross join lateral (
     select greatest(r.edge, (select a.edge from tidings.app_edge a where a.app = w.app)) as edge,
-        (select n.id from tidings.notification n order by n.id desc limit 1) as newest
+        (select n.id from tidings.notification n order by n.id desc limit 1) as newest,
+        -- Where a restore cut the feed off below the cursor: what was kept of its epoch ends there.
+        (select min(x.previous_end) from tidings.epoch x
+         where x.epoch > tidings.epoch(w.after) and x.previous_end < tidings.position(w.after))
+            as cut_off_at
     from tidings.retention_edge r
+    -- Once for each client, not for each of its rows.
+    offset 0
 ) e
 left join lateral (
     select c.*

@@ -180,6 +180,28 @@ async fn a_big_send_of_one_app_does_not_delay_the_others() {
 }
 
 #[tokio::test]
+async fn an_app_that_comes_in_the_middle_of_a_slice_does_not_wait_for_its_end() {
+    let database = TestDatabase::new().await;
+    database
+        .run(
+            "select count(tidings.put_into_outbox('noisy', 'everyone', null, '1', null, null))
+            from generate_series(1, 80000) i",
+        )
+        .await;
+    let mut drainer = connect(&database).await;
+    let slice = drain(&mut drainer, 80_000);
+    let other = async {
+        eventually("it is draining", async || database.count().await > 0).await;
+        database.run("select tidings.send('shop', 'ada', '1')").await;
+    };
+    // One slice and no more.
+    tokio::join!(slice, other);
+    let followed = "select exists (select from tidings.notification where app = 'noisy' and id >
+        (select id from tidings.notification where app = 'shop'))";
+    assert!(database.value::<bool>(followed).await, "it was moved in the middle");
+}
+
+#[tokio::test]
 async fn more_apps_than_one_slice_takes_all_have_their_turn() {
     let database = TestDatabase::new().await;
     database

@@ -302,6 +302,8 @@ async fn without_the_database_nothing_is_scheduled_and_that_is_certain() {
     let app = TestApp::on(proxy.database(), |_| {}).await;
     schedule(&app, json!(0), &in_ms(600_000)).await;
     proxy.take_away();
+    let unready = async || app.get("/readyz").await.is_ok_and(|answer| answer.status() == 503);
+    eventually("the instance notices", unready).await;
 
     let answer = request(json!(1), &in_ms(600_000)).send(app.address).await;
 

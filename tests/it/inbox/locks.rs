@@ -2,11 +2,11 @@
 
 use futures_util::future::join_all;
 use serde_json::json;
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 use super::devices::Device;
 use super::{change, counted, post_state, send, to_everyone, to_user, withdraw};
-use crate::harness::{TestApp, TestDatabase, eventually};
+use crate::harness::{Lane, TestApp, TestDatabase, eventually};
 use crate::problems::expect_problem;
 
 /// Everything that is ada's state, locked by an open transaction.
@@ -18,6 +18,43 @@ async fn hold_the_state_of_ada(database: &TestDatabase) -> PgConnection {
     holder
 }
 
+/// As the server calls it, but without the timeout that would let others go on; how much is unread.
+async fn read_past_the_server(database: TestDatabase, id: String) -> i64 {
+    let mut session = PgConnection::connect(&database.url).await.unwrap();
+    let id = uuid::Uuid::from(ulid::Ulid::from_string(&id).unwrap());
+    let call = format!(
+        "call tidings.change_state('shop', 'ada', array['{id}']::uuid[], null,
+            array['user:ada', 'everyone'], 'read', 7, 9000000000000000, null, null, null, null)"
+    );
+    sqlx::query(AssertSqlSafe(call)).fetch_one(&mut session).await.unwrap().get("unread")
+}
+
+/// Waits until so many of them wait for a lock.
+async fn changes_wait(app: &TestApp, count: i64) {
+    eventually("the changes wait", async || {
+        let waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
+            and datname = current_database() and query like 'call tidings.change_state%'";
+        app.database.value::<i64>(waiting).await == count
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_changes_of_one_user_at_once_count_one_after_the_other() {
+    let app = TestApp::start().await;
+    let ids = [send(&app, to_user("ada", "1")).await, send(&app, to_user("ada", "2")).await];
+    let lane = Lane::hold(&app.database).await;
+    let changes = ids.map(|id| tokio::spawn(read_past_the_server(app.database.clone(), id)));
+    changes_wait(&app, 2).await;
+    lane.give_back().await;
+    let mut unread = Vec::new();
+    for change in changes {
+        unread.push(change.await.unwrap());
+    }
+    unread.sort_unstable();
+    assert_eq!(unread, [0, 1], "the second knows of the first");
+}
+
 #[tokio::test]
 async fn a_change_that_waits_for_its_users_lock_stalls_no_send_and_nobody_else() {
     let app = TestApp::start().await;
@@ -25,22 +62,8 @@ async fn a_change_that_waits_for_its_users_lock_stalls_no_send_and_nobody_else()
     let first = send(&app, to_user("ada", "1")).await;
     change(&app, "ada", json!({"ids": [first], "state": "seen"})).await;
     let mut holder = hold_the_state_of_ada(&app.database).await;
-    // As the server calls it, but without the timeout that would let the others go on.
-    let mut session = PgConnection::connect(&app.database.url).await.unwrap();
-    let id = uuid::Uuid::from(ulid::Ulid::from_string(&first).unwrap());
-    let call = format!(
-        "call tidings.change_state('shop', 'ada', array['{id}']::uuid[], null,
-            array['user:ada', 'everyone'], 'read', 7, 9000000000000000, null, null, null, null)"
-    );
-    let waiting = tokio::spawn(async move {
-        sqlx::query(AssertSqlSafe(call)).execute(&mut session).await.map(drop)
-    });
-    eventually("the change waits", async || {
-        let waits = "select exists (select from pg_stat_activity where wait_event_type = 'Lock'
-            and datname = current_database() and query like 'call tidings.change_state%')";
-        app.database.value(waits).await
-    })
-    .await;
+    let waiting = tokio::spawn(read_past_the_server(app.database.clone(), first.clone()));
+    changes_wait(&app, 1).await;
 
     let own = send(&app, to_user("ada", "2")).await;
     let for_all = send(&app, to_everyone("3")).await;
@@ -53,7 +76,7 @@ async fn a_change_that_waits_for_its_users_lock_stalls_no_send_and_nobody_else()
 
     assert!(!waiting.is_finished());
     sqlx::raw_sql("rollback").execute(&mut holder).await.unwrap();
-    waiting.await.unwrap().unwrap();
+    assert_eq!(waiting.await.unwrap(), 1, "it counts what came meanwhile");
     assert_eq!(counted(&app, "ada", "").await, (1, 1));
     assert_eq!(app.metric("tidings_lane_holders_ended_total").await, 0.0);
 }

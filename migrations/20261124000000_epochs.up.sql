@@ -21,14 +21,6 @@ create function tidings.epoch(id uuid) returns integer
     immutable strict parallel safe language sql
     return (get_byte(uuid_send(id), 8) << 8) + get_byte(uuid_send(id), 9);
 
--- Where the feed was cut off below a cursor, if it was: the last position that was kept of what was
--- made before the restore. Null: the cursor is good.
-create function tidings.cut_off_at(cursor_id uuid) returns bigint
-    stable strict parallel safe language sql
-    return (select min(e.previous_end) from tidings.epoch e
-            where e.epoch > tidings.epoch(cursor_id)
-              and e.previous_end < tidings.position(cursor_id));
-
 -- Opens an epoch: what cursors of earlier ones point at beyond the rows that are here now is lost.
 create function tidings.open_epoch() returns integer language plpgsql as $$
 declare
