@@ -246,7 +246,7 @@ impl<'a> Scene<'a> {
         let start = Instant::now();
         let (go_on, waiting) = watch::channel(false);
         let mut clients = JoinSet::new();
-        for number in 0..self.options.clients {
+        for _ in 0..self.options.clients {
             let socket = connect_with_little(self.target.address).await?;
             let slow = Slow {
                 address: self.target.address,
@@ -280,7 +280,7 @@ impl<'a> Scene<'a> {
     async fn leaving(&self) -> Outcome<Ended> {
         let start = Instant::now();
         let mut clients = JoinSet::new();
-        for number in 0..self.options.clients {
+        for _ in 0..self.options.clients {
             let address = self.target.address;
             let (app, cursor) = (self.app.clone(), self.cursor);
             clients.spawn(async move {
