@@ -19,7 +19,7 @@ use crate::report::Figures;
 use crate::stats::Samples;
 use crate::stream::Stream;
 use crate::target::{Target, send_batch, subscribe_head};
-use crate::{Outcome, check, idle, machine, payload, random_name, timely};
+use crate::{Outcome, check, machine, payload, random_name, timely};
 
 /// Of sends to others while something else happens.
 const RATE: u32 = 100;
@@ -203,9 +203,8 @@ impl<'a> Scene<'a> {
         let mut clients = JoinSet::new();
         for number in 0..self.options.clients {
             let (half, address) = (half.clone(), self.target.address);
-            let source = idle::source(self.target, number);
             clients.spawn(async move {
-                let mut socket = connect(source.map(|ip| (ip, 0).into()), address, None).await?;
+                let mut socket = TcpStream::connect(address).await?;
                 // The server may have had enough before it has all of it.
                 let _ = socket.write_all(&half).await;
                 let mut rest = Vec::new();
@@ -247,9 +246,8 @@ impl<'a> Scene<'a> {
         let start = Instant::now();
         let (go_on, waiting) = watch::channel(false);
         let mut clients = JoinSet::new();
-        for number in 0..self.options.clients {
-            let source = idle::source(self.target, number).map(|ip| (ip, 0).into());
-            let socket = connect(source, self.target.address, Some(LITTLE)).await?;
+        for _ in 0..self.options.clients {
+            let socket = connect_with_little(self.target.address).await?;
             let slow = Slow {
                 address: self.target.address,
                 app: self.app.clone(),
@@ -282,17 +280,13 @@ impl<'a> Scene<'a> {
     async fn leaving(&self) -> Outcome<Ended> {
         let start = Instant::now();
         let mut clients = JoinSet::new();
-        for number in 0..self.options.clients {
+        for _ in 0..self.options.clients {
             let address = self.target.address;
-            let source = idle::source(self.target, number);
             let (app, cursor) = (self.app.clone(), self.cursor);
             clients.spawn(async move {
                 while start.elapsed() < Duration::from_secs(20) {
                     let request = subscribe_head(address, &app, "ada", Some(cursor));
-                    let mut stream = match source {
-                        Some(ip) => Stream::open_from(ip, address, request.as_bytes()).await?,
-                        None => Stream::open(address, request.as_bytes()).await?,
-                    };
+                    let mut stream = Stream::open(address, request.as_bytes()).await?;
                     timely("a replay", stream.fill()).await?;
                     stream.cut()?;
                 }
@@ -378,18 +372,9 @@ async fn subscriptions(target: &Target) -> Outcome<usize> {
     Ok(value.ok_or("the metrics have no tidings_subscriptions")?.parse()?)
 }
 
-async fn connect(
-    source: Option<SocketAddr>,
-    address: SocketAddr,
-    room: Option<u32>,
-) -> Outcome<TcpStream> {
+async fn connect_with_little(address: SocketAddr) -> Outcome<TcpStream> {
     let socket = TcpSocket::new_v4()?;
-    if let Some(room) = room {
-        socket.set_recv_buffer_size(room)?;
-    }
-    if let Some(source) = source {
-        socket.bind(source)?;
-    }
+    socket.set_recv_buffer_size(LITTLE)?;
     Ok(socket.connect(address).await?)
 }
 

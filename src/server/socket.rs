@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Sleep, sleep};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::PollSemaphore;
 
@@ -23,10 +24,15 @@ pub(super) const LONGEST_HEAD: usize = 80 << 10;
 const SHORT_HEAD: usize = 8 << 10;
 /// What all long heads may take that are being read.
 const LONG_HEADS_BYTES: usize = 64 << 20;
+/// What one may take: hyper's buffer doubles as it grows.
+const PLACE: usize = 128 << 10;
+/// For a place. A head takes milliseconds, so whoever waits longer waits for some that never end; and
+/// if all were let wait for those, they would all have their turn in the moment in which those end.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Places for long heads.
 pub(super) fn long_heads() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(LONG_HEADS_BYTES / LONGEST_HEAD))
+    Arc::new(Semaphore::new(LONG_HEADS_BYTES / PLACE))
 }
 
 /// A TCP connection.
@@ -71,7 +77,7 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        ready!(self.head.poll_place(cx));
+        ready!(self.head.poll_place(cx))?;
         let before = buffer.filled().len();
         ready!(self.inner.as_mut().poll_read(cx, buffer))?;
         self.head.state.see(&buffer.filled()[before..]);
@@ -120,24 +126,34 @@ struct Head {
 
 /// Waited for, or had.
 enum Place {
-    Wanted(PollSemaphore),
-    Had { _permit: tokio::sync::OwnedSemaphorePermit },
+    Wanted { places: PollSemaphore, patience: Pin<Box<Sleep>> },
+    Had { _permit: OwnedSemaphorePermit },
 }
 
 impl Head {
-    /// Ready when more of the head may be read. Whoever waits too long meets the timeout for heads.
-    fn poll_place(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when more of the head may be read.
+    fn poll_place(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.state.is_long() || matches!(self.place, Some(Place::Had { .. })) {
-            return Poll::Ready(());
+            return Poll::Ready(Ok(()));
         }
         let long_heads = &self.long_heads;
-        let place =
-            self.place.get_or_insert_with(|| Place::Wanted(PollSemaphore::new(long_heads.clone())));
-        if let Place::Wanted(wanted) = place {
-            let permit = ready!(wanted.poll_acquire(cx)).expect("nobody closes this semaphore");
-            *place = Place::Had { _permit: permit };
+        let place = self.place.get_or_insert_with(|| Place::Wanted {
+            places: PollSemaphore::new(long_heads.clone()),
+            patience: Box::pin(sleep(PATIENCE)),
+        });
+        if let Place::Wanted { places, patience } = place {
+            match places.poll_acquire(cx) {
+                Poll::Ready(permit) => {
+                    let permit = permit.expect("nobody closes this semaphore");
+                    *place = Place::Had { _permit: permit };
+                }
+                Poll::Pending => {
+                    ready!(patience.as_mut().poll(cx));
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+            }
         }
-        Poll::Ready(())
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -98,8 +98,8 @@ async fn open_and_write(address: SocketAddr, bytes: &[u8]) -> TcpStream {
     socket
 }
 
-/// What the heads of requests may take together: 64 MiB, in places of 80 KiB.
-const PLACES: usize = (64 << 20) / (80 << 10);
+/// What the heads of requests may take together: 64 MiB, in places of 128 KiB.
+const PLACES: usize = (64 << 20) / (128 << 10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_heads_wait_for_each_other_and_keep_no_short_one_waiting() {
