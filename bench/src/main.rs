@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
+use wire::{Failure, Outcome, http, sse, stream, timely};
 
 use crate::report::{Figures, Report};
 use crate::target::{Source, Target};
@@ -23,7 +24,6 @@ mod database;
 mod fake_server;
 mod fanout;
 mod follower;
-mod http;
 mod idle;
 mod latency;
 mod machine;
@@ -34,14 +34,9 @@ mod sender;
 mod senders_order;
 mod sends;
 mod spawn;
-mod sse;
 mod stats;
-mod stream;
 mod subscriber;
 mod target;
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-type Outcome<T> = Result<T, Failure>;
 
 /// Measures a Tidings server from outside, and checks every result.
 #[derive(Parser)]
@@ -166,14 +161,6 @@ fn raise_open_files() -> Outcome<()> {
 }
 
 const CLOSING: Duration = Duration::from_millis(200);
-
-/// Nothing on one machine takes this long: a server that does not answer must not hang the bench.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-async fn timely<T>(what: &str, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
-    let late = |_| Failure::from(format!("{what} took longer than {PATIENCE:?}"));
-    tokio::time::timeout(PATIENCE, work).await.map_err(late)?
-}
 
 /// A name nobody else has, so that a server with other notifications can be measured too.
 fn random_name(prefix: impl fmt::Display) -> String {

@@ -21,7 +21,7 @@ thread_local! {
 }
 
 /// An open event stream.
-pub(crate) struct Stream {
+pub struct Stream {
     socket: TcpStream,
     framing: Framing,
     decoder: Decoder,
@@ -30,12 +30,12 @@ pub(crate) struct Stream {
 
 impl Stream {
     /// Sends the request and reads the answer's head; anything but an event stream is an error.
-    pub(crate) async fn open(address: SocketAddr, request: &[u8]) -> Outcome<Self> {
+    pub async fn open(address: SocketAddr, request: &[u8]) -> Outcome<Self> {
         timely("opening a stream", Self::start(TcpStream::connect(address).await?, request)).await
     }
 
     /// The same from a source address of its own: one address has fewer than 30,000 ports.
-    pub(crate) async fn open_from(
+    pub async fn open_from(
         source: IpAddr,
         address: SocketAddr,
         request: &[u8],
@@ -62,13 +62,13 @@ impl Stream {
     }
 
     /// A frame that is already here.
-    pub(crate) fn next_frame(&mut self) -> Option<Frame<'_>> {
+    pub fn next_frame(&mut self) -> Option<Frame<'_>> {
         self.decoder.next_frame()
     }
 
     /// Waits for more bytes; false at the end of the stream. One system call per wake-up:
     /// `poll_read` knows that a short read has emptied the socket.
-    pub(crate) async fn fill(&mut self) -> Outcome<bool> {
+    pub async fn fill(&mut self) -> Outcome<bool> {
         if self.complete {
             return Ok(false);
         }
@@ -90,7 +90,7 @@ impl Stream {
     }
 
     /// Cuts the connection as a dead network would: RST, and whatever is under way is lost.
-    pub(crate) fn cut(self) -> Outcome<()> {
+    pub fn cut(self) -> Outcome<()> {
         SockRef::from(&self.socket).set_linger(Some(Duration::ZERO))?;
         Ok(())
     }

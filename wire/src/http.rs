@@ -11,26 +11,30 @@ use crate::{Failure, Outcome};
 const MAX_HEAD: usize = 16 * 1024; // far above what the server sends; ends a wrong conversation
 
 /// A connection that is used for one request after another.
-pub(crate) struct Connection {
+pub struct Connection {
     socket: TcpStream,
     raw: Vec<u8>,
     body: Vec<u8>,
 }
 
 /// The answer to one request; it lives until the next one.
-pub(crate) struct Answer<'a> {
-    pub(crate) status: u16,
-    pub(crate) body: &'a [u8],
+pub struct Answer<'a> {
+    /// Of its first line.
+    pub status: u16,
+    /// Without its framing.
+    pub body: &'a [u8],
 }
 
 impl Connection {
-    pub(crate) async fn open(address: SocketAddr) -> Outcome<Self> {
+    /// Connects; nothing is sent yet.
+    pub async fn open(address: SocketAddr) -> Outcome<Self> {
         let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
         Ok(Self { socket, raw: Vec::with_capacity(2048), body: Vec::with_capacity(256) })
     }
 
-    pub(crate) async fn call(&mut self, request: &[u8]) -> Outcome<Answer<'_>> {
+    /// Sends a whole request and reads the whole answer.
+    pub async fn call(&mut self, request: &[u8]) -> Outcome<Answer<'_>> {
         self.socket.write_all(request).await?;
         self.raw.clear();
         self.body.clear();
@@ -49,7 +53,7 @@ impl Connection {
 }
 
 /// Reads until the head is complete; what follows it stays in `raw`, after the returned length.
-pub(crate) async fn read_head(socket: &mut TcpStream, raw: &mut Vec<u8>) -> Outcome<(Head, usize)> {
+pub async fn read_head(socket: &mut TcpStream, raw: &mut Vec<u8>) -> Outcome<(Head, usize)> {
     loop {
         if let Some(found) = Head::parse(raw)? {
             return Ok(found);
@@ -62,10 +66,13 @@ pub(crate) async fn read_head(socket: &mut TcpStream, raw: &mut Vec<u8>) -> Outc
 
 /// What the generator needs to know of an answer's head.
 #[derive(Debug)]
-pub(crate) struct Head {
-    pub(crate) status: u16,
-    pub(crate) event_stream: bool,
-    pub(crate) framing: Framing,
+pub struct Head {
+    /// Of the first line.
+    pub status: u16,
+    /// The body is Server-Sent Events.
+    pub event_stream: bool,
+    /// How the body is delimited.
+    pub framing: Framing,
 }
 
 impl Head {
@@ -102,26 +109,38 @@ fn status_of(line: &str) -> Option<u16> {
 
 /// How a body is delimited, and how far into it we are.
 #[derive(Debug)]
-pub(crate) enum Framing {
+pub enum Framing {
+    /// So many bytes are left.
     Length(usize),
+    /// Chunks, and where in one we are.
     Chunked(Part),
+    /// All until the connection closes.
     UntilClose,
 }
 
 /// The part of a chunked body that comes next.
 #[derive(Debug)]
-pub(crate) enum Part {
+pub enum Part {
+    /// The size, as far as it was read.
     Size(usize),
+    /// What may follow the size.
     Extension(usize),
+    /// So many bytes of a chunk.
     Data(usize),
+    /// The line end after a chunk.
     DataEnd,
-    Trailer { empty: bool },
+    /// A line after the last chunk.
+    Trailer {
+        /// Nothing of it was read yet.
+        empty: bool,
+    },
+    /// Nothing.
     End,
 }
 
 impl Framing {
     /// Appends the payload in `raw` to `body`; true when the body is complete.
-    pub(crate) fn decode(&mut self, raw: &[u8], body: &mut Vec<u8>) -> Outcome<bool> {
+    pub fn decode(&mut self, raw: &[u8], body: &mut Vec<u8>) -> Outcome<bool> {
         match self {
             Self::UntilClose => {
                 body.extend_from_slice(raw);
@@ -138,7 +157,7 @@ impl Framing {
     }
 
     /// The connection ended: is the body complete?
-    pub(crate) fn check_end(&self) -> Outcome<()> {
+    pub fn check_end(&self) -> Outcome<()> {
         match self {
             Self::UntilClose | Self::Length(0) | Self::Chunked(Part::End) => Ok(()),
             _ => Err("the connection ended in the middle of a body".into()),
@@ -189,7 +208,7 @@ impl Part {
 
 impl Answer<'_> {
     /// An answer that is not the wanted one, as an error that quotes what the server said.
-    pub(crate) fn refused(&self, what: &str) -> Failure {
+    pub fn refused(&self, what: &str) -> Failure {
         let body = String::from_utf8_lossy(self.body);
         format!("{what} was answered {}: {}", self.status, body.trim()).into()
     }

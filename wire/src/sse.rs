@@ -8,7 +8,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Bytes received and not yet handed out.
 #[derive(Default)]
-pub(crate) struct Decoder {
+pub struct Decoder {
     bytes: Vec<u8>,
     taken: usize,
     started: bool,
@@ -16,20 +16,22 @@ pub(crate) struct Decoder {
 
 /// One block of fields that ended with an empty line. Blocks of comments alone are skipped.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Frame<'a> {
+pub struct Frame<'a> {
     /// Empty when the frame names no event.
-    pub(crate) event: &'a [u8],
-    pub(crate) id: Option<&'a [u8]>,
+    pub event: &'a [u8],
+    /// `None` when the frame has no id line.
+    pub id: Option<&'a [u8]>,
     /// `None` when the frame has no data line; browsers never see such a frame.
-    pub(crate) data: Option<Cow<'a, [u8]>>,
-    pub(crate) retry: Option<&'a [u8]>,
+    pub data: Option<Cow<'a, [u8]>>,
+    /// How long to wait before coming back, in milliseconds.
+    pub retry: Option<&'a [u8]>,
     /// The frame as received, with its closing empty line.
-    pub(crate) raw: &'a [u8],
+    pub raw: &'a [u8],
 }
 
 impl Decoder {
     /// Where received bytes go. What was handed out before is forgotten here, once per read.
-    pub(crate) fn room(&mut self) -> &mut Vec<u8> {
+    pub fn room(&mut self) -> &mut Vec<u8> {
         self.bytes.drain(..self.taken);
         self.taken = 0;
         &mut self.bytes
@@ -37,7 +39,7 @@ impl Decoder {
 
     /// The next whole frame. An unfinished one is parsed again when more bytes are there, which
     /// is rare: a server writes whole frames.
-    pub(crate) fn next_frame(&mut self) -> Option<Frame<'_>> {
+    pub fn next_frame(&mut self) -> Option<Frame<'_>> {
         if !self.started && self.bytes.len() >= BYTE_ORDER_MARK.len() {
             self.started = true;
             if self.bytes.starts_with(BYTE_ORDER_MARK) {
