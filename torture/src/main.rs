@@ -1,2 +1,106 @@
-//! x
-fn main() {}
+//! `torture run`, `torture report`, `torture list`.
+#![expect(clippy::print_stdout, reason = "verdicts are what this program is for")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use torture::{FAULTS, Fault, Options, report};
+use wire::Outcome;
+
+/// Breaks a Tidings cluster in every way it knows, and checks that nobody noticed.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a run, then judge it.
+    Run(RunArguments),
+    /// Judge a run again, or every run in a folder.
+    Report {
+        /// The folder of a run, or one with such folders.
+        folder: PathBuf,
+    },
+    /// Name the faults.
+    List,
+}
+
+#[derive(clap::Args)]
+struct RunArguments {
+    /// Decides what is sent, who is cut, and which fault comes when.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How long faults are injected; a fraction is fine.
+    #[arg(long, default_value_t = 3.0)]
+    minutes: f64,
+    /// Servers on the one database.
+    #[arg(long, default_value_t = 3)]
+    instances: usize,
+    /// Concurrent senders.
+    #[arg(long, default_value_t = 8)]
+    senders: usize,
+    /// Only these, by name, with commas between them.
+    #[arg(long, value_delimiter = ',')]
+    faults: Vec<String>,
+    /// Where history, report and logs go. Default: torture-runs/seed-N.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// The server program. Default: `tidings` beside this program.
+    #[arg(long, value_name = "PROGRAM")]
+    server: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let ended = match Arguments::parse().command {
+        Command::Run(arguments) => run(arguments).await,
+        Command::Report { folder } => report::of_runs(&folder).map(|report| print(&report)),
+        Command::List => {
+            for (_, name, about) in FAULTS {
+                println!("{name:<22}{about}");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    ended.unwrap_or_else(|failure| {
+        eprintln!("{failure}");
+        ExitCode::from(2)
+    })
+}
+
+/// Also an interrupted run is judged, as far as it came.
+async fn run(arguments: RunArguments) -> Outcome<ExitCode> {
+    let RunArguments { seed, minutes, instances, senders, faults, out, server } = arguments;
+    let faults = match faults.is_empty() {
+        true => FAULTS.iter().map(|(fault, ..)| *fault).collect(),
+        false => faults.iter().map(|name| Fault::named(name)).collect::<Outcome<_>>()?,
+    };
+    let server = match server {
+        Some(server) => server,
+        None => std::env::current_exe()?.with_file_name("tidings"),
+    };
+    let out = out.unwrap_or_else(|| torture::default_folder(seed));
+    let length = Duration::try_from_secs_f64(minutes * 60.0)?;
+    let options = Options { server, seed, length, instances, senders, faults, out: out.clone() };
+    torture::run(&options, interrupted()).await?;
+    Ok(print(&report::of_run(&out)?))
+}
+
+/// ctrl-C, or what a machine sends.
+async fn interrupted() {
+    let Ok(mut terminated) = signal(SignalKind::terminate()) else { return };
+    tokio::select! {
+        _ = terminated.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+fn print(report: &report::Report) -> ExitCode {
+    print!("{}", report.text);
+    if report.clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -35,11 +35,7 @@ impl Stream {
     }
 
     /// The same from a source address of its own: one address has fewer than 30,000 ports.
-    pub async fn open_from(
-        source: IpAddr,
-        address: SocketAddr,
-        request: &[u8],
-    ) -> Outcome<Self> {
+    pub async fn open_from(source: IpAddr, address: SocketAddr, request: &[u8]) -> Outcome<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.bind((source, 0).into())?;
         timely("opening a stream", Self::start(socket.connect(address).await?, request)).await

@@ -1,0 +1,267 @@
+//! What the history says was sent and stored: the sends with what became of their attempts, and the
+//! rows in id order, each with the send it came from.
+
+use std::collections::{BTreeMap, HashMap};
+
+use ulid::Ulid;
+use wire::sse::Decoder;
+
+use crate::history::{Entry, Event, SendNumber, Way};
+
+/// Everything the checks look at.
+pub(super) struct Model<'a> {
+    pub(super) entries: &'a [Entry],
+    pub(super) sends: BTreeMap<SendNumber, Send<'a>>,
+    pub(super) rows: BTreeMap<Ulid, Row<'a>>,
+    pub(super) clients: BTreeMap<usize, Client<'a>>,
+    /// The places of the pages of each reader.
+    pub(super) readers: BTreeMap<usize, Vec<usize>>,
+    /// The run came to its end: the table is known, and everything had time to arrive.
+    pub(super) settled: bool,
+}
+
+/// One send. Numbers named `at` are places in the history.
+pub(super) struct Send<'a> {
+    pub(super) at: usize,
+    pub(super) app: &'a str,
+    pub(super) way: Way,
+    pub(super) key: Option<&'a str>,
+    pub(super) event: Option<&'a str>,
+    pub(super) rows: &'a [(String, String)],
+    pub(super) attempts: Vec<Attempt>,
+}
+
+/// One attempt at a send.
+pub(super) struct Attempt {
+    pub(super) at: usize,
+    /// The answer, or the break.
+    pub(super) ended_at: Option<usize>,
+    pub(super) told: Told,
+}
+
+/// What an attempt told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// 201.
+    Stored,
+    /// Certainly not by this attempt.
+    Refused,
+    /// Nothing.
+    Unknown,
+}
+
+/// One stored notification.
+pub(super) struct Row<'a> {
+    pub(super) app: &'a str,
+    pub(super) audience: &'a str,
+    pub(super) event: Option<&'a str>,
+    pub(super) data: &'a str,
+    /// It need not be delivered.
+    pub(super) gone: bool,
+    pub(super) send: Option<SendNumber>,
+    /// Where the history has it first: in the table, an answer, or a frame.
+    pub(super) at: usize,
+}
+
+/// One subscriber.
+pub(super) struct Client<'a> {
+    pub(super) app: &'a str,
+    pub(super) audiences: Vec<String>,
+    /// Everything that it noted.
+    pub(super) entries: Vec<usize>,
+}
+
+impl Client<'_> {
+    pub(super) fn may_see(&self, row: &Row<'_>) -> bool {
+        row.app == self.app && self.audiences.iter().any(|audience| audience == row.audience)
+    }
+}
+
+impl<'a> Model<'a> {
+    pub(super) fn of(entries: &'a [Entry]) -> Self {
+        let mut model = Self {
+            entries,
+            sends: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            readers: BTreeMap::new(),
+            settled: entries.iter().any(|Entry(_, event)| matches!(event, Event::Settled { .. })),
+        };
+        for (at, Entry(_, event)) in entries.iter().enumerate() {
+            model.take(at, event);
+        }
+        if !model.settled {
+            model.rows_from_answers_and_frames();
+        }
+        model
+    }
+
+    fn take(&mut self, at: usize, event: &'a Event) {
+        match event {
+            Event::Send { send, app, by, key, event, rows, .. } => {
+                let (key, event) = (key.as_deref(), event.as_deref());
+                let send_of = Send { at, app, way: *by, key, event, rows, attempts: Vec::new() };
+                self.sends.insert(*send, send_of);
+            }
+            Event::Attempt { send, .. } => {
+                if let Some(send) = self.sends.get_mut(send) {
+                    send.attempts.push(Attempt { at, ended_at: None, told: Told::Unknown });
+                }
+            }
+            Event::Answer { send, status, problem, .. } => {
+                let told = match (status, problem.as_deref()) {
+                    (201, _) => Told::Stored,
+                    (503, Some("outcome-unknown")) | (500, _) => Told::Unknown,
+                    _ => Told::Refused,
+                };
+                self.attempt_ended(*send, at, told);
+            }
+            Event::Broke { send, how, .. } => {
+                // What was never connected has told that it is not stored.
+                let connected = !how.starts_with("not connected");
+                let told = if connected { Told::Unknown } else { Told::Refused };
+                self.attempt_ended(*send, at, told);
+            }
+            Event::Client { client, app, user, topics, .. } => {
+                let own = [format!("user:{user}"), "everyone".to_owned()];
+                let topics = topics.iter().map(|topic| format!("topic:{topic}"));
+                let audiences = own.into_iter().chain(topics).collect();
+                self.clients.insert(*client, Client { app, audiences, entries: Vec::new() });
+            }
+            Event::Open { client, .. }
+            | Event::Frame { client, .. }
+            | Event::Close { client, .. } => {
+                if let Some(client) = self.clients.get_mut(client) {
+                    client.entries.push(at);
+                }
+            }
+            Event::Read { reader, .. } => self.readers.entry(*reader).or_default().push(at),
+            Event::Stored { id, app, audience, event, data, gone } => {
+                let send = self.send_of(app, audience, data);
+                let (event, gone) = (event.as_deref(), *gone);
+                self.rows.insert(*id, Row { app, audience, event, data, gone, send, at });
+            }
+            _ => {}
+        }
+    }
+
+    fn attempt_ended(&mut self, send: SendNumber, at: usize, told: Told) {
+        let attempt = self.sends.get_mut(&send).and_then(|send| send.attempts.last_mut());
+        if let Some(attempt) = attempt {
+            attempt.ended_at = Some(at);
+            attempt.told = told;
+        }
+    }
+
+    /// The send that has just this row.
+    fn send_of(&self, app: &str, audience: &str, data: &str) -> Option<SendNumber> {
+        let number = number_in(data)?;
+        let send = self.sends.get(&number)?;
+        let has_it = send.rows.iter().any(|(to, what)| to == audience && what == data);
+        (send.app == app && has_it).then_some(number)
+    }
+
+    /// Without the table, a row is known by whoever was told of it.
+    fn rows_from_answers_and_frames(&mut self) {
+        let mut rows = BTreeMap::new();
+        for (at, Entry(_, event)) in self.entries.iter().enumerate() {
+            match event {
+                Event::Answer { send, status: 201, ids, .. } => {
+                    let Some(sent) = self.sends.get(send) else { continue };
+                    for (id, (audience, data)) in ids.iter().zip(sent.rows) {
+                        let (app, event, send) = (sent.app, sent.event, Some(*send));
+                        let row = Row { app, audience, event, data, gone: false, send, at };
+                        rows.entry(*id).or_insert(row);
+                    }
+                }
+                Event::Frame { client, raw, .. } => {
+                    let (Some(client), Some(frame)) = (self.clients.get(client), Frame::of(raw))
+                    else {
+                        continue;
+                    };
+                    let Some((id, number, sent)) = self.sender_of(&frame) else { continue };
+                    let row = sent.rows.iter().find(|(audience, data)| {
+                        *data == frame.data && client.audiences.contains(audience)
+                    });
+                    if let Some((audience, data)) = row {
+                        let (app, event, send) = (sent.app, sent.event, Some(number));
+                        let row = Row { app, audience, event, data, gone: false, send, at };
+                        rows.entry(id).or_insert(row);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.rows = rows;
+    }
+
+    fn sender_of(&self, frame: &Frame) -> Option<(Ulid, SendNumber, &Send<'a>)> {
+        let number = number_in(&frame.data)?;
+        Some((frame.id?, number, self.sends.get(&number)?))
+    }
+
+    /// The rows that a client has to get, in id order.
+    pub(super) fn rows_for(&self, client: &Client<'_>) -> Vec<(Ulid, &Row<'a>)> {
+        self.rows
+            .iter()
+            .filter(|(_, row)| client.may_see(row))
+            .map(|(id, row)| (*id, row))
+            .collect()
+    }
+
+    /// Places in the history that tell of a send: its first attempt, and its last end.
+    pub(super) fn story_of(&self, send: SendNumber) -> Vec<usize> {
+        let Some(send) = self.sends.get(&send) else { return Vec::new() };
+        let mut story = vec![send.at];
+        for attempt in &send.attempts {
+            story.push(attempt.at);
+            story.extend(attempt.ended_at);
+        }
+        story
+    }
+
+    /// The rows of each send.
+    pub(super) fn rows_of_sends(&self) -> HashMap<SendNumber, Vec<(Ulid, &Row<'a>)>> {
+        let mut rows: HashMap<SendNumber, Vec<(Ulid, &Row<'a>)>> = HashMap::new();
+        for (id, row) in &self.rows {
+            if let Some(send) = row.send {
+                rows.entry(send).or_default().push((*id, row));
+            }
+        }
+        rows
+    }
+}
+
+/// A received frame.
+pub(super) struct Frame {
+    pub(super) id: Option<Ulid>,
+    pub(super) event: String,
+    pub(super) data: String,
+    pub(super) has_data: bool,
+}
+
+impl Frame {
+    /// `None`: these bytes are not one frame with a readable id.
+    pub(super) fn of(raw: &str) -> Option<Self> {
+        let mut decoder = Decoder::default();
+        decoder.room().extend_from_slice(raw.as_bytes());
+        let frame = decoder.next_frame()?;
+        let id = match frame.id {
+            Some(id) => Some(Ulid::from_string(str::from_utf8(id).ok()?).ok()?),
+            None => None,
+        };
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let has_data = frame.data.is_some();
+        let data = text(frame.data.as_deref().unwrap_or_default());
+        Some(Self { id, event: text(frame.event), data, has_data })
+    }
+
+    pub(super) fn is_control(&self) -> bool {
+        self.event.starts_with("tidings.") && self.event != "tidings.state"
+    }
+}
+
+/// The number of its send, which begins every row's data.
+fn number_in(data: &str) -> Option<SendNumber> {
+    data.strip_prefix(r#"{"n":"#)?.split(',').next()?.parse().ok()
+}

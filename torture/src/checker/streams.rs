@@ -1,0 +1,276 @@
+//! The subscribers' side: each gets exactly the rows it is entitled to, in id order, over all its
+//! connections, with the bytes that were sent, or is told of a gap.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use ulid::Ulid;
+
+use super::model::{Client, Frame, Model, Row};
+use super::{Findings, Rule};
+use crate::history::{Entry, Event};
+
+/// Faults after which rows may be gone; whoever had a cursor is then told of a gap.
+const MAY_LOSE: [&str; 0] = [];
+
+pub(super) fn check(model: &Model<'_>, findings: &mut Findings) {
+    let may_lose = model.entries.iter().any(|Entry(_, event)| match event {
+        Event::Inject { name, .. } => MAY_LOSE.contains(&name.as_str()),
+        _ => false,
+    });
+    for (number, client) in &model.clients {
+        let mut follower = Follower {
+            model,
+            number: *number,
+            client,
+            rows: model.rows_for(client),
+            next: 0,
+            position: None,
+            received: HashMap::new(),
+            last_frame: None,
+            connection: Connection::default(),
+            may_lose,
+        };
+        for at in &client.entries {
+            follower.take(*at, findings);
+        }
+        if model.settled {
+            follower.end(findings);
+        }
+    }
+}
+
+/// Follows one client.
+struct Follower<'m, 'a> {
+    model: &'m Model<'a>,
+    number: usize,
+    client: &'m Client<'a>,
+    /// What it is entitled to.
+    rows: Vec<(Ulid, &'m Row<'a>)>,
+    /// The first of them above the position.
+    next: usize,
+    /// Everything up to here must have been received.
+    position: Option<Ulid>,
+    /// With the place of the frame.
+    received: HashMap<Ulid, usize>,
+    /// The last one with an id.
+    last_frame: Option<usize>,
+    connection: Connection,
+    may_lose: bool,
+}
+
+/// One connection of the client.
+#[derive(Default)]
+struct Connection {
+    opened_at: usize,
+    cursor: Option<Ulid>,
+    ready: bool,
+    live: bool,
+    over: bool,
+    replayed: u64,
+}
+
+#[derive(Deserialize)]
+struct Live {
+    replayed: u64,
+}
+
+#[derive(Deserialize)]
+struct Gap {
+    resumes_after: Ulid,
+}
+
+impl Follower<'_, '_> {
+    fn take(&mut self, at: usize, findings: &mut Findings) {
+        let Entry(_, event) = &self.model.entries[at];
+        match event {
+            Event::Open { cursor, .. } => {
+                findings.counts.streams += 1;
+                self.connection =
+                    Connection { opened_at: at, cursor: *cursor, ..Connection::default() };
+            }
+            Event::Frame { raw, .. } => match Frame::of(raw) {
+                Some(frame) => self.frame(at, raw, &frame, findings),
+                None => self.broken(Rule::Contract, "a frame cannot be read", at, findings),
+            },
+            _ => {}
+        }
+    }
+
+    fn frame(&mut self, at: usize, raw: &str, frame: &Frame, findings: &mut Findings) {
+        if self.connection.over {
+            self.broken(Rule::Contract, "a frame follows tidings.goodbye", at, findings);
+        }
+        if frame.id.is_some() && !frame.has_data {
+            self.broken(Rule::Contract, "a frame has an id and no data", at, findings);
+        }
+        // A refused stream is told goodbye and nothing else; pings may come before the start is known.
+        let first =
+            matches!(frame.event.as_str(), "tidings.ready" | "tidings.goodbye" | "tidings.ping");
+        if !self.connection.ready && !first {
+            self.broken(Rule::Contract, "a frame comes before tidings.ready", at, findings);
+        }
+        match frame.event.as_str() {
+            "tidings.ready" => self.ready(at, frame, findings),
+            "tidings.live" => self.live(at, frame, findings),
+            "tidings.ping" => self.ping(at, frame, findings),
+            "tidings.gap" => self.gap(at, frame, findings),
+            "tidings.goodbye" => self.connection.over = true,
+            _ if frame.is_control() => {
+                self.broken(Rule::Contract, "a control frame of no known name", at, findings);
+            }
+            _ => self.notification(at, raw, frame, findings),
+        }
+        if frame.id.is_some() {
+            self.last_frame = Some(at);
+        }
+    }
+
+    fn ready(&mut self, at: usize, frame: &Frame, findings: &mut Findings) {
+        if self.connection.ready {
+            self.broken(Rule::Contract, "tidings.ready comes twice", at, findings);
+        }
+        self.connection.ready = true;
+        let Some(id) = frame.id else {
+            return self.broken(Rule::Contract, "tidings.ready has no id", at, findings);
+        };
+        if self.connection.cursor.is_some_and(|cursor| cursor != id) {
+            self.broken(Rule::Contract, "the stream does not start at the cursor", at, findings);
+        }
+        if self.position.is_none() {
+            self.position = Some(id);
+            self.next = self.rows.partition_point(|(row, _)| *row <= id);
+        }
+    }
+
+    fn live(&mut self, at: usize, frame: &Frame, findings: &mut Findings) {
+        if self.connection.live {
+            self.broken(Rule::Contract, "tidings.live comes twice", at, findings);
+        }
+        self.connection.live = true;
+        let told = serde_json::from_str(&frame.data).ok().map(|Live { replayed }| replayed);
+        let counted = self.connection.replayed;
+        if told != Some(counted) {
+            let what = format!("{counted} were replayed, and tidings.live says {told:?}");
+            self.broken(Rule::ReplayMiscounted, &what, at, findings);
+        }
+    }
+
+    fn ping(&mut self, at: usize, frame: &Frame, findings: &mut Findings) {
+        findings.counts.pings += 1;
+        let Some(id) = frame.id else {
+            if self.connection.ready {
+                self.broken(Rule::Contract, "a ping after tidings.ready has no id", at, findings);
+            }
+            return;
+        };
+        if self.position.is_some_and(|position| id < position) {
+            self.broken(Rule::Contract, "a ping's id is below what was delivered", at, findings);
+        }
+        self.passed(id, true, Rule::PingTooFar, at, findings);
+        self.position = self.position.max(Some(id));
+    }
+
+    fn gap(&mut self, at: usize, frame: &Frame, findings: &mut Findings) {
+        let told = serde_json::from_str::<Gap>(&frame.data).map(|gap| gap.resumes_after).ok();
+        let Some(resumes_after) = told.filter(|id| Some(*id) == frame.id) else {
+            return self.broken(Rule::Contract, "a gap's id is not where it resumes", at, findings);
+        };
+        if !self.may_lose {
+            let what = format!("nothing can be lost, and a gap is told: {}", frame.data);
+            self.broken(Rule::NeedlessGap, &what, at, findings);
+        }
+        self.position = Some(resumes_after);
+        self.next = self.rows.partition_point(|(row, _)| *row <= resumes_after);
+        // Downwards: what was received above may come again.
+        self.received.retain(|id, _| *id <= resumes_after);
+    }
+
+    fn notification(&mut self, at: usize, raw: &str, frame: &Frame, findings: &mut Findings) {
+        findings.counts.deliveries += 1;
+        if !self.connection.live {
+            self.connection.replayed += 1;
+        }
+        let Some(id) = frame.id else {
+            return self.broken(Rule::Contract, "a notification has no id", at, findings);
+        };
+        match self.model.rows.get(&id) {
+            None => {
+                let what = format!("{id} was delivered, and is not stored");
+                self.broken(Rule::Foreign, &what, at, findings);
+            }
+            Some(row) if !self.client.may_see(row) => {
+                let what = format!("{id} is for {} of {}", row.audience, row.app);
+                self.broken_by(Rule::Foreign, &what, at, row, findings);
+            }
+            Some(row) if bytes_of(id, row) != raw => {
+                let what = format!("{id} has not the bytes that were sent");
+                self.broken_by(Rule::Altered, &what, at, row, findings);
+            }
+            Some(_) => {}
+        }
+        if let Some(before) = self.received.insert(id, at) {
+            let what = format!("client {} got {id} twice", self.number);
+            return findings.add(Rule::Doubled, what, vec![before, self.connection.opened_at, at]);
+        }
+        if let Some(position) = self.position.filter(|position| id <= *position) {
+            let what = format!("{id} came when everything up to {position} had been delivered");
+            return self.broken(Rule::Reordered, &what, at, findings);
+        }
+        self.passed(id, false, Rule::Missing, at, findings);
+        self.position = Some(id);
+    }
+
+    /// The stream has come to `id`: nothing below may be missing, nor itself if `included`.
+    fn passed(&mut self, id: Ulid, included: bool, rule: Rule, at: usize, findings: &mut Findings) {
+        while let Some((row_id, row)) = self.rows.get(self.next).copied() {
+            if row_id > id || (row_id == id && !included) {
+                break;
+            }
+            self.next += 1;
+            if !row.gone && !self.received.contains_key(&row_id) {
+                let what = format!("{row_id} was not delivered before the stream went on to {id}");
+                self.broken_by(rule, &what, at, row, findings);
+            }
+        }
+    }
+
+    fn end(&mut self, findings: &mut Findings) {
+        let last = self.last_frame.unwrap_or(self.connection.opened_at);
+        if self.position.is_none() {
+            return self.broken(
+                Rule::Contract,
+                "no stream of this client ever began",
+                last,
+                findings,
+            );
+        }
+        let left: Vec<_> = self.rows[self.next..]
+            .iter()
+            .filter(|(id, row)| !row.gone && !self.received.contains_key(id))
+            .collect();
+        for (id, row) in left {
+            let what = format!("{id} was not delivered to the end");
+            self.broken_by(Rule::Missing, &what, last, row, findings);
+        }
+    }
+
+    fn broken(&self, rule: Rule, what: &str, at: usize, findings: &mut Findings) {
+        let witnesses =
+            self.last_frame.into_iter().chain([self.connection.opened_at, at]).collect();
+        findings.add(rule, format!("client {}: {what}", self.number), witnesses);
+    }
+
+    fn broken_by(&self, rule: Rule, what: &str, at: usize, row: &Row<'_>, findings: &mut Findings) {
+        let mut witnesses = row.send.map_or_else(Vec::new, |send| self.model.story_of(send));
+        witnesses.extend(self.last_frame);
+        witnesses.extend([row.at, self.connection.opened_at, at]);
+        findings.add(rule, format!("client {}: {what}", self.number), witnesses);
+    }
+}
+
+/// The frame of a row, byte for byte.
+fn bytes_of(id: Ulid, row: &Row<'_>) -> String {
+    let event = row.event.map_or_else(String::new, |event| format!("event: {event}\n"));
+    format!("id: {id}\n{event}data: {}\n\n", row.data)
+}

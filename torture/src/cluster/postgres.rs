@@ -1,0 +1,215 @@
+//! A Postgres with production settings in a folder of its own. It is started and ended in every way
+//! that there is, and what it says is kept in a log beside the history.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rustix::process::Signal;
+use sqlx::{Connection, PgConnection};
+use tokio::sync::Mutex;
+use wire::Outcome;
+
+use super::free_address;
+use super::guard::{Guard, Process};
+
+const START: Duration = Duration::from_secs(60); // after a crash it replays what was written
+const STOP: Duration = Duration::from_secs(30);
+const CONNECT: Duration = Duration::from_secs(5);
+/// In the places that distributions put them, the newest first.
+const PROGRAMS: [&str; 3] = ["/usr/lib/postgresql", "/usr/local/lib/postgresql", "/usr/pgsql"];
+
+/// One database server.
+pub(crate) struct Postgres {
+    folder: PathBuf,
+    log: PathBuf,
+    owner: Option<Owner>,
+    guard: Arc<Guard>,
+    pub(crate) address: SocketAddr,
+    settings: Vec<String>,
+    process: Mutex<Option<Process>>,
+}
+
+/// Postgres does not run as root.
+#[derive(Clone, Copy)]
+struct Owner {
+    uid: u32,
+    gid: u32,
+}
+
+impl Postgres {
+    /// Makes a database server in `folder`, which must exist, and starts it.
+    pub(crate) async fn create(folder: &Path, log: &Path, guard: &Arc<Guard>) -> Outcome<Self> {
+        let owner = Owner::needed()?;
+        if let Some(Owner { uid, gid }) = owner {
+            chown(folder, Some(uid), Some(gid))?;
+        }
+        let postgres = Self {
+            folder: folder.to_owned(),
+            log: log.to_owned(),
+            owner,
+            guard: guard.clone(),
+            address: free_address()?,
+            settings: Vec::new(),
+            process: Mutex::new(None),
+        };
+        let mut initdb = postgres.command("initdb")?;
+        initdb.args([
+            "--username=tidings",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--no-locale",
+            "--no-sync",
+        ]);
+        initdb.arg("-D").arg(postgres.data());
+        let mut initdb = guard.spawn(&mut initdb)?;
+        if !initdb.ended(START).await?.success() {
+            return Err(format!("initdb failed: see {}", log.display()).into());
+        }
+        postgres.start().await?;
+        let mut connection = postgres.connect_to("postgres").await?;
+        sqlx::raw_sql("create database tidings").execute(&mut connection).await?;
+        Ok(postgres)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// One of Postgres' programs, run as the owner of the data.
+    pub(crate) fn command(&self, program: &str) -> Outcome<Command> {
+        let mut command = Command::new(find(program)?);
+        command.current_dir(&self.folder).env_clear().env("LC_ALL", "C");
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        command.stdout(log.try_clone()?).stderr(log);
+        if let Some(Owner { uid, gid }) = self.owner {
+            command.uid(uid).gid(gid);
+        }
+        Ok(command)
+    }
+
+    /// Starts it and waits until it lets us in. Everything is durable: no setting is weaker than
+    /// the default.
+    pub(crate) async fn start(&self) -> Outcome<()> {
+        let began = Instant::now();
+        let mut process = self.process.lock().await;
+        while began.elapsed() < START {
+            if process.as_mut().map(Process::has_ended).transpose()?.flatten().is_some() {
+                *process = None;
+            }
+            // Processes of a killed postmaster have to be gone first; until then a new one refuses.
+            if process.is_none() {
+                *process = Some(self.guard.spawn(&mut self.server()?)?);
+            }
+            if self.connect_to("postgres").await.is_ok() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Err(format!("Postgres did not start within {START:?}: see {}", self.log.display()).into())
+    }
+
+    fn server(&self) -> Outcome<Command> {
+        let mut command = self.command("postgres")?;
+        command.arg("-D").arg(self.data()).arg("-k").arg(&self.folder);
+        let port = format!("port={}", self.address.port());
+        let ours = [
+            "listen_addresses=127.0.0.1",
+            &port,
+            "max_connections=200",
+            "log_line_prefix=%m [%p] %a ",
+        ];
+        for setting in ours.into_iter().chain(self.settings.iter().map(String::as_str)) {
+            command.args(["-c", setting]);
+        }
+        Ok(command)
+    }
+
+    /// Sends the postmaster a signal and waits until it is gone.
+    pub(crate) async fn end(&self, signal: Signal) -> Outcome<ExitStatus> {
+        let mut process = self.process.lock().await;
+        let running = process.as_mut().ok_or("Postgres does not run")?;
+        running.signal(signal)?;
+        let status = running.ended(STOP).await?;
+        *process = None;
+        Ok(status)
+    }
+
+    /// A connection past everything that faults are made with.
+    pub(crate) async fn connect(&self) -> Outcome<PgConnection> {
+        self.connect_to("tidings").await
+    }
+
+    async fn connect_to(&self, database: &str) -> Outcome<PgConnection> {
+        let folder = self.folder.to_str().ok_or("the folder's name is not UTF-8")?;
+        let host = utf8_percent_encode(folder, NON_ALPHANUMERIC);
+        let port = self.address.port();
+        let url = format!(
+            "postgres://tidings@localhost:{port}/{database}?host={host}&application_name=torture"
+        );
+        let connected = tokio::time::timeout(CONNECT, PgConnection::connect(&url)).await;
+        Ok(connected.map_err(|_| format!("Postgres did not let us in within {CONNECT:?}"))??)
+    }
+
+    /// Waits until it lets us in again.
+    pub(crate) async fn is_back(&self) -> Outcome<()> {
+        let began = Instant::now();
+        while began.elapsed() < START {
+            if let Ok(mut connection) = self.connect().await
+                && sqlx::raw_sql("select 1").execute(&mut connection).await.is_ok()
+            {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Err(format!("Postgres was not back within {START:?}").into())
+    }
+
+    /// The arguments that lead one of Postgres' programs to the database.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let host = self.folder.display().to_string();
+        ["-h", &host, "-p", &self.address.port().to_string(), "-U", "tidings", "-d", "tidings"]
+            .map(str::to_owned)
+            .into()
+    }
+}
+
+impl Owner {
+    /// Nobody special needs to be found unless we are root.
+    fn needed() -> Outcome<Option<Self>> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(None);
+        }
+        let users = std::fs::read_to_string("/etc/passwd")?;
+        let owner = ["postgres", "nobody"].into_iter().find_map(|name| {
+            let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
+            let mut fields = line.split(':').skip(2);
+            Some(Self { uid: fields.next()?.parse().ok()?, gid: fields.next()?.parse().ok()? })
+        });
+        Ok(Some(owner.ok_or("there is neither a user postgres nor nobody to run Postgres as")?))
+    }
+}
+
+fn find(program: &str) -> Outcome<PathBuf> {
+    let mut folders: Vec<PathBuf> = PROGRAMS
+        .iter()
+        .filter_map(|folder| std::fs::read_dir(folder).ok())
+        .flat_map(|entries| entries.flatten().map(|entry| entry.path().join("bin")))
+        .collect();
+    folders.sort_by_key(|folder| std::cmp::Reverse(version(folder)));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    folders.extend(std::env::split_paths(&path));
+    let found = folders.into_iter().map(|folder| folder.join(program)).find(|path| path.is_file());
+    Ok(found
+        .ok_or_else(|| format!("{program} is not there: install the distribution's PostgreSQL"))?)
+}
+
+fn version(bin: &Path) -> Option<u32> {
+    bin.parent()?.file_name()?.to_str()?.parse().ok()
+}

@@ -1,0 +1,84 @@
+//! Faults of the server processes, and of what stands before them.
+
+use std::os::unix::process::ExitStatusExt;
+
+use rustix::process::Signal;
+use wire::Outcome;
+
+use super::Effect;
+use crate::cluster::Cluster;
+
+pub(super) async fn kill(cluster: &Cluster, number: usize) -> Outcome<Effect> {
+    end(cluster, number, Signal::KILL).await
+}
+
+pub(super) async fn terminate(cluster: &Cluster, number: usize) -> Outcome<Effect> {
+    end(cluster, number, Signal::TERM).await
+}
+
+async fn end(cluster: &Cluster, number: usize, signal: Signal) -> Outcome<Effect> {
+    let instance = &cluster.instances[number];
+    let connections = cluster.balancer.gate.passing(Some(instance.address));
+    let pid = instance.signal(signal).await?;
+    let status = instance.ended().await?;
+    let as_wanted = match signal {
+        Signal::KILL => status.signal() == Some(Signal::KILL.as_raw()),
+        _ => status.success(),
+    };
+    if !as_wanted {
+        return Err(format!("instance {number} ended with {status}").into());
+    }
+    Ok(Effect { observed: format!("instance {number}, pid {pid} is gone ({status})"), connections })
+}
+
+pub(super) async fn restart_all(cluster: &Cluster) -> Outcome<Effect> {
+    let (mut observed, mut connections) = (Vec::new(), 0);
+    for number in 0..cluster.instances.len() {
+        let effect = terminate(cluster, number).await?;
+        observed.push(effect.observed);
+        connections += effect.connections;
+        cluster.instances[number].start().await?;
+    }
+    Ok(Effect { observed: observed.join("; "), connections })
+}
+
+pub(super) async fn pause(cluster: &Cluster, number: usize) -> Outcome<Effect> {
+    let instance = &cluster.instances[number];
+    let connections = cluster.balancer.gate.passing(Some(instance.address));
+    let pid = instance.signal(Signal::STOP).await?;
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let stopped = state.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'));
+    if !stopped {
+        return Err(format!("pid {pid} does not stand still: {state}").into());
+    }
+    Ok(Effect { observed: format!("instance {number}, pid {pid} stands still"), connections })
+}
+
+pub(super) async fn go_on(cluster: &Cluster, number: usize) -> Outcome<()> {
+    cluster.instances[number].signal(Signal::CONT).await?;
+    Ok(())
+}
+
+pub(super) async fn take_out(cluster: &Cluster, number: usize) -> Outcome<Effect> {
+    cluster.balancer.take_out(number, true);
+    let address = cluster.instances[number].address;
+    let connections = cluster.balancer.gate.cut(Some(address)).await;
+    if connections == 0 {
+        return Err(format!("nobody was connected to instance {number}").into());
+    }
+    Ok(Effect {
+        observed: format!("instance {number} is out, its connections were reset"),
+        connections,
+    })
+}
+
+pub(super) async fn cut_clients(cluster: &Cluster) -> Outcome<Effect> {
+    let connections = cluster.balancer.gate.cut(None).await;
+    if connections == 0 {
+        return Err("nobody was connected".into());
+    }
+    Ok(Effect {
+        observed: "every connection through the balancer was reset".to_owned(),
+        connections,
+    })
+}

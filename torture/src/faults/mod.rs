@@ -1,0 +1,210 @@
+//! The faults. Each one is injected, seen to have taken effect (else it does not count), and healed.
+
+mod background;
+mod connections;
+mod database;
+mod instances;
+
+use std::time::Duration;
+
+use wire::{Failure, Outcome};
+
+use crate::cluster::Cluster;
+use crate::plan::Planned;
+
+pub(crate) use background::Background;
+
+/// What can go wrong, by the name it has in reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// kill -9 of an instance.
+    KillInstance,
+    /// SIGTERM of an instance.
+    TermInstance,
+    /// All instances, one after the other, by SIGTERM.
+    RollingRestart,
+    /// An instance stops running for a while, and goes on as if nothing had happened (SIGSTOP).
+    PauseInstance,
+    /// The writer's connection is reset before its call arrives.
+    WriterCallLost,
+    /// The writer's connection is reset right after its call was sent.
+    WriterCut,
+    /// The writer's call arrives, its answer does not, and the connection is reset.
+    WriterAnswerLost,
+    /// The writer's connection is frozen right after its call was sent.
+    WriterFrozen,
+    /// Every connection from the instances to Postgres is reset.
+    ResetConnections,
+    /// They are all frozen, in both directions.
+    FreezeConnections,
+    /// Those of one instance are frozen.
+    FreezeOneInstance,
+    /// Postgres cannot be reached.
+    RefuseConnections,
+    /// The backends of the listeners are terminated.
+    ListenerTerminated,
+    /// kill -9 of a backend, upon which Postgres restarts all of them.
+    KillBackend,
+    /// Postgres is stopped fast and started again.
+    PostgresFast,
+    /// Postgres is stopped at once, without a checkpoint, and started again.
+    PostgresImmediate,
+    /// kill -9 of the postmaster.
+    KillPostmaster,
+    /// A snapshot is held for the whole run.
+    HeldSnapshot,
+    /// A pg_dump runs.
+    Dump,
+    /// All clients are cut at once, and come back at once.
+    ReconnectAll,
+    /// An instance is taken out of the balancer and its clients are cut; then it comes back.
+    InstanceOut,
+}
+
+/// What was seen of a fault's effect.
+pub(crate) struct Effect {
+    pub(crate) observed: String,
+    /// Connections broken or stopped.
+    pub(crate) connections: usize,
+}
+
+/// Every fault with its name and one line about it.
+pub const FAULTS: [(Fault, &str, &str); 21] = [
+    (Fault::KillInstance, "kill-instance", "kill -9 of an instance under load"),
+    (Fault::TermInstance, "term-instance", "SIGTERM of an instance under load"),
+    (Fault::RollingRestart, "rolling-restart", "all instances restarted, one after the other"),
+    (Fault::PauseInstance, "pause-instance", "an instance is stopped (SIGSTOP) and goes on"),
+    (
+        Fault::WriterCallLost,
+        "writer-call-lost",
+        "a writer's connection reset before its call arrived",
+    ),
+    (Fault::WriterCut, "writer-cut", "a writer's connection reset right after its call was sent"),
+    (
+        Fault::WriterAnswerLost,
+        "writer-answer-lost",
+        "a writer's connection reset instead of the answer",
+    ),
+    (
+        Fault::WriterFrozen,
+        "writer-frozen",
+        "a writer's connection frozen right after its call was sent",
+    ),
+    (Fault::ResetConnections, "reset-connections", "every connection to Postgres reset"),
+    (
+        Fault::FreezeConnections,
+        "freeze-connections",
+        "every connection to Postgres frozen in both directions",
+    ),
+    (
+        Fault::FreezeOneInstance,
+        "freeze-one-instance",
+        "one instance's connections to Postgres frozen",
+    ),
+    (
+        Fault::RefuseConnections,
+        "refuse-connections",
+        "every connection to Postgres reset, new ones refused",
+    ),
+    (Fault::ListenerTerminated, "listener-terminated", "the listeners' backends terminated"),
+    (Fault::KillBackend, "kill-backend", "kill -9 of a backend: Postgres restarts them all"),
+    (Fault::PostgresFast, "postgres-fast", "Postgres stopped fast and started"),
+    (
+        Fault::PostgresImmediate,
+        "postgres-immediate",
+        "Postgres stopped without a checkpoint and started",
+    ),
+    (Fault::KillPostmaster, "kill-postmaster", "kill -9 of the postmaster"),
+    (Fault::HeldSnapshot, "held-snapshot", "a REPEATABLE READ snapshot held for the whole run"),
+    (Fault::Dump, "dump", "a pg_dump runs"),
+    (Fault::ReconnectAll, "reconnect-all", "all clients cut at once"),
+    (Fault::InstanceOut, "instance-out", "an instance taken out of the balancer and back"),
+];
+
+impl Fault {
+    /// As in reports and on the command line.
+    pub fn name(self) -> &'static str {
+        FAULTS.iter().find(|(fault, ..)| *fault == self).map_or("", |(_, name, _)| name)
+    }
+
+    /// By its name.
+    pub fn named(name: &str) -> Outcome<Self> {
+        let found = FAULTS.iter().find(|(_, known, _)| *known == name);
+        let unknown = || Failure::from(format!("there is no fault {name}: see `torture list`"));
+        found.map(|(fault, ..)| *fault).ok_or_else(unknown)
+    }
+
+    /// Runs beside the others instead of having a time of its own.
+    pub(crate) fn is_for_the_whole_run(self) -> bool {
+        self == Self::HeldSnapshot
+    }
+
+    /// Makes it happen, and says what was seen; an error means that it did not happen.
+    pub(crate) async fn inject(self, cluster: &Cluster, planned: &Planned) -> Outcome<Effect> {
+        let number = planned.instance;
+        match self {
+            Self::KillInstance => instances::kill(cluster, number).await,
+            Self::TermInstance => instances::terminate(cluster, number).await,
+            Self::RollingRestart => instances::restart_all(cluster).await,
+            Self::PauseInstance => instances::pause(cluster, number).await,
+            Self::InstanceOut => instances::take_out(cluster, number).await,
+            Self::ReconnectAll => instances::cut_clients(cluster).await,
+            Self::WriterCallLost
+            | Self::WriterCut
+            | Self::WriterAnswerLost
+            | Self::WriterFrozen => connections::strike(cluster, number, self).await,
+            Self::ResetConnections => connections::reset(cluster).await,
+            Self::FreezeConnections => connections::freeze(cluster, None).await,
+            Self::FreezeOneInstance => connections::freeze(cluster, Some(number)).await,
+            Self::RefuseConnections => connections::refuse(cluster).await,
+            Self::ListenerTerminated => database::terminate_listeners(cluster).await,
+            Self::KillBackend => database::kill_backend(cluster, planned.dice).await,
+            Self::PostgresFast | Self::PostgresImmediate | Self::KillPostmaster => {
+                database::stop(cluster, self).await
+            }
+            Self::Dump => database::dump(cluster).await,
+            Self::HeldSnapshot => Err("it has no time of its own".into()),
+        }
+    }
+
+    /// Brings back what it took away.
+    pub(crate) async fn heal(self, cluster: &Cluster, planned: &Planned) -> Outcome<()> {
+        let number = planned.instance;
+        match self {
+            Self::KillInstance | Self::TermInstance => cluster.instances[number].start().await,
+            Self::PauseInstance => instances::go_on(cluster, number).await,
+            Self::InstanceOut => {
+                cluster.balancer.take_out(number, false);
+                Ok(())
+            }
+            Self::WriterFrozen
+            | Self::FreezeConnections
+            | Self::FreezeOneInstance
+            | Self::RefuseConnections => {
+                connections::let_pass(cluster);
+                Ok(())
+            }
+            Self::PostgresFast | Self::PostgresImmediate | Self::KillPostmaster => {
+                cluster.postgres.start().await
+            }
+            Self::KillBackend => cluster.postgres.is_back().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing is away while it lasts, or it is over when it is injected.
+    pub(crate) fn hold(self, planned: &Planned) -> Duration {
+        match self {
+            Self::RollingRestart
+            | Self::WriterCallLost
+            | Self::WriterCut
+            | Self::WriterAnswerLost
+            | Self::ResetConnections
+            | Self::ListenerTerminated
+            | Self::KillBackend
+            | Self::Dump
+            | Self::ReconnectAll => Duration::ZERO,
+            _ => planned.hold,
+        }
+    }
+}

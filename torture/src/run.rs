@@ -1,0 +1,212 @@
+//! One run from its first process to its last entry: clients listen, senders send, faults come one
+//! after the other, and at the end everything has to come to rest.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use wire::Outcome;
+
+use crate::clients::{Audience, Client};
+use crate::cluster::Cluster;
+use crate::faults::{Background, Fault};
+use crate::history::{Event, Recorder};
+use crate::plan::{Actor, Plan, Planned};
+use crate::senders::{Office, Sender};
+use crate::table::{self, Reader};
+
+const FIRST_STREAMS: Duration = Duration::from_secs(30);
+/// Far above what is aimed at: what takes longer has not recovered.
+const RECOVERY: Duration = Duration::from_secs(60);
+const LAST_SENDS: Duration = Duration::from_secs(90); // a send with a key may have to find out
+const READERS: usize = 2;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The server program.
+    pub server: PathBuf,
+    /// Decides everything that is decided.
+    pub seed: u64,
+    /// How long faults are injected.
+    pub length: Duration,
+    /// How many servers.
+    pub instances: usize,
+    /// How many send at once.
+    pub senders: usize,
+    /// Which faults.
+    pub faults: Vec<Fault>,
+    /// The folder for the history and the logs; it must not have a history yet.
+    pub out: PathBuf,
+}
+
+struct Run {
+    cluster: Arc<Cluster>,
+    recorder: Recorder,
+    office: Arc<Office>,
+    audience: Arc<Audience>,
+    next_fault: usize,
+    next_marker: u64,
+}
+
+/// Runs until it is done or `interrupted`, and writes the history into the folder. What was found is
+/// for the checker to say; an error means that the run could not be made or not be ended.
+pub async fn run(options: &Options, interrupted: impl Future<Output = ()>) -> Outcome<()> {
+    std::fs::create_dir_all(&options.out)?;
+    let recorder = Recorder::create(&options.out)?;
+    let made = tokio::select! {
+        made = make(options, &recorder) => made,
+        () = interrupted => Ok(()),
+    };
+    recorder.finish()?;
+    made
+}
+
+async fn make(options: &Options, recorder: &Recorder) -> Outcome<()> {
+    let Options { server, seed, length, instances, senders, faults, out } = options.clone();
+    let plan = Plan { seed, instances, length, senders, faults };
+    recorder.note(Event::Began {
+        seed,
+        instances,
+        seconds: length.as_secs(),
+        faults: plan.faults.iter().map(|fault| fault.name().to_owned()).collect(),
+    });
+    let cluster = Arc::new(Cluster::start(&server, instances, &out).await?);
+    let clients = plan.clients();
+    let addresses = cluster.addresses();
+    let mut run = Run {
+        office: Office::new(recorder.clone(), addresses.clone()),
+        audience: Audience::new(recorder.clone(), addresses, &clients),
+        cluster: cluster.clone(),
+        recorder: recorder.clone(),
+        next_fault: 0,
+        next_marker: 0,
+    };
+    let made = run.all(&plan).await;
+    run.audience.stop.cancel();
+    drop(run);
+    match (made, Arc::into_inner(cluster)) {
+        (Ok(()), Some(cluster)) => cluster.stop().await,
+        (made, _) => made,
+    }
+}
+
+impl Run {
+    async fn all(&mut self, plan: &Plan) -> Outcome<()> {
+        let (mut listening, mut sending, mut reading) =
+            (JoinSet::new(), JoinSet::new(), JoinSet::new());
+        for (number, client) in plan.clients().into_iter().enumerate() {
+            let rng = plan.rng(Actor::Client(number));
+            listening.spawn(Client::new(self.audience.clone(), number, client, rng).run());
+        }
+        let late = self.audience.all_live(FIRST_STREAMS).await;
+        if !late.is_empty() {
+            return Err(format!("the clients {late:?} did not become live").into());
+        }
+        let (no_more_sends, no_more_rows) = (CancellationToken::new(), CancellationToken::new());
+        for number in 0..plan.senders {
+            let rng = plan.rng(Actor::Sender(number));
+            let sender = Sender::new(self.office.clone(), number, rng);
+            sending.spawn(sender.run(no_more_sends.clone()));
+        }
+        for number in 0..READERS {
+            let (cluster, recorder) = (self.cluster.clone(), self.recorder.clone());
+            reading.spawn(Reader { cluster, recorder, number }.run(no_more_rows.clone()));
+        }
+
+        let background = self.begin_background(plan);
+        self.faults(plan).await?;
+        self.audience.calm.cancel();
+        no_more_sends.cancel();
+        if tokio::time::timeout(LAST_SENDS, async { while sending.join_next().await.is_some() {} })
+            .await
+            .is_err()
+        {
+            // The checker finds which sends were not answered.
+            sending.shutdown().await;
+        }
+        let everyone: Vec<usize> = (0..plan.clients().len()).collect();
+        let missing = self.mark(&everyone).await;
+        self.audience.stop.cancel();
+        while listening.join_next().await.is_some() {}
+        no_more_rows.cancel();
+        while reading.join_next().await.is_some() {}
+        table::note_all(&self.cluster, &self.recorder).await?;
+        self.recorder.note(Event::Settled { complete: everyone.len() - missing.len() });
+        for fault in background {
+            fault.end().await;
+        }
+        Ok(())
+    }
+
+    fn begin_background(&mut self, plan: &Plan) -> Vec<Background> {
+        let whole_run = plan.faults.iter().filter(|fault| fault.is_for_the_whole_run());
+        whole_run
+            .map(|_| {
+                let fault = self.number();
+                Background::hold_snapshot(self.cluster.clone(), self.recorder.clone(), fault)
+            })
+            .collect()
+    }
+
+    fn number(&mut self) -> usize {
+        self.next_fault += 1;
+        self.next_fault
+    }
+
+    /// One fault after the other until the time is over.
+    async fn faults(&mut self, plan: &Plan) -> Outcome<()> {
+        let began = Instant::now();
+        for planned in plan.faults() {
+            tokio::time::sleep(planned.rest).await;
+            if began.elapsed() >= plan.length {
+                return Ok(());
+            }
+            self.fault(&planned).await?;
+        }
+        // None was asked for.
+        tokio::time::sleep(plan.length.saturating_sub(began.elapsed())).await;
+        Ok(())
+    }
+
+    async fn fault(&mut self, planned: &Planned) -> Outcome<()> {
+        let fault = self.number();
+        let name = planned.fault.name().to_owned();
+        self.recorder.note(Event::Inject { fault, name, in_flight: self.office.in_flight() });
+        match planned.fault.inject(&self.cluster, planned).await {
+            Ok(effect) => {
+                let (observed, connections) = (effect.observed, effect.connections);
+                self.recorder.note(Event::Effect { fault, observed, connections });
+                tokio::time::sleep(planned.fault.hold(planned)).await;
+            }
+            Err(why) => drop(self.recorder.note(Event::NoEffect { fault, why: why.to_string() })),
+        }
+        planned.fault.heal(&self.cluster, planned).await?;
+        let healed = self.recorder.note(Event::Healed { fault });
+        let steady = self.audience.steady.clone();
+        let missing = self.mark(&steady).await;
+        self.recorder.note(if missing.is_empty() {
+            Event::Recovered { fault, micros: self.recorder.now() - healed }
+        } else {
+            Event::NotRecovered { fault, missing }
+        });
+        Ok(())
+    }
+
+    /// Sends a marker to everyone and waits until these clients have it; returns who has not.
+    async fn mark(&mut self, clients: &[usize]) -> Vec<usize> {
+        self.next_marker += 1;
+        let marker = self.next_marker;
+        let sending = tokio::time::timeout(RECOVERY, self.office.mark(marker));
+        let receiving = self.audience.have_marker(clients, marker, RECOVERY);
+        let (_, missing) = tokio::join!(sending, receiving);
+        missing
+    }
+}
+
+/// A folder of its own for a run that was given none.
+pub fn default_folder(seed: u64) -> PathBuf {
+    Path::new("torture-runs").join(format!("seed-{seed}"))
+}
