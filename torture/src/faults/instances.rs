@@ -1,12 +1,15 @@
 //! Faults of the server processes, and of what stands before them.
 
 use std::os::unix::process::ExitStatusExt;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use wire::Outcome;
 
 use super::Effect;
 use crate::cluster::Cluster;
+
+const SOON: Duration = Duration::from_secs(5);
 
 pub(super) async fn kill(cluster: &Cluster, number: usize) -> Outcome<Effect> {
     end(cluster, number, Signal::KILL).await
@@ -46,12 +49,21 @@ pub(super) async fn pause(cluster: &Cluster, number: usize) -> Outcome<Effect> {
     let instance = &cluster.instances[number];
     let connections = cluster.balancer.gate.passing(Some(instance.address));
     let pid = instance.signal(Signal::STOP).await?;
-    let state = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let stopped = state.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'));
-    if !stopped {
-        return Err(format!("pid {pid} does not stand still: {state}").into());
+    let began = Instant::now();
+    while began.elapsed() < SOON {
+        if stands_still(pid)? {
+            let observed = format!("instance {number}, pid {pid} stands still");
+            return Ok(Effect { observed, connections });
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    Ok(Effect { observed: format!("instance {number}, pid {pid} stands still"), connections })
+    Err(format!("pid {pid} did not stop within {SOON:?}").into())
+}
+
+/// By its state in the process table.
+fn stands_still(pid: u32) -> Outcome<bool> {
+    let line = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    Ok(line.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T')))
 }
 
 pub(super) async fn go_on(cluster: &Cluster, number: usize) -> Outcome<()> {
