@@ -28,5 +28,6 @@ mod slow;
 mod start;
 mod streams;
 mod subscribe;
+mod torture;
 mod unavailable;
 mod writer;

@@ -90,8 +90,10 @@ impl Audience {
         }
     }
 
+    /// Nobody waits for a visitor.
     fn saw(&self, values: &[AtomicU64], client: usize, value: u64) {
-        values[client].fetch_max(value, Ordering::Release);
+        let Some(known) = values.get(client) else { return };
+        known.fetch_max(value, Ordering::Release);
         self.changed.notify_waiters();
     }
 }
@@ -140,8 +142,16 @@ impl Client {
         }
     }
 
-    /// Listens until it is told to stop.
-    pub(crate) async fn run(mut self) {
+    /// Comes once, after an old id, is cut like a restless one, and never returns.
+    pub(crate) async fn visit(mut self, after: Ulid) {
+        self.cursor = Some(after);
+        self.introduce();
+        let calm = self.audience.calm.clone();
+        calm.run_until_cancelled_owned(self.once()).await;
+        self.audience.recorder.note(Event::Left { client: self.number });
+    }
+
+    fn introduce(&self) {
         let ClientPlan { app, user, topics, steady } = self.plan.clone();
         self.audience.recorder.note(Event::Client {
             client: self.number,
@@ -150,20 +160,30 @@ impl Client {
             topics: topics.into_iter().map(str::to_owned).collect(),
             steady,
         });
+    }
+
+    /// Listens until it is told to stop.
+    pub(crate) async fn run(mut self) {
+        self.introduce();
         let stop = self.audience.stop.clone();
         stop.run_until_cancelled_owned(async {
             loop {
-                self.connection += 1;
-                let how = match self.connect().await {
-                    Ok(stream) => self.listen(stream).await,
-                    Err(error) => format!("not connected: {error}"),
-                };
-                let (client, connection) = (self.number, self.connection);
-                self.audience.recorder.note(Event::Close { client, connection, how });
+                self.once().await;
                 tokio::time::sleep(self.pause.take().unwrap_or(self.retry)).await;
             }
         })
         .await;
+    }
+
+    /// One connection from its beginning to its end.
+    async fn once(&mut self) {
+        self.connection += 1;
+        let how = match self.connect().await {
+            Ok(stream) => self.listen(stream).await,
+            Err(error) => format!("not connected: {error}"),
+        };
+        let (client, connection) = (self.number, self.connection);
+        self.audience.recorder.note(Event::Close { client, connection, how });
     }
 
     async fn connect(&mut self) -> Outcome<Stream> {

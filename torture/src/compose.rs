@@ -48,6 +48,14 @@ impl Composed {
         Self { number, app, way, key, event, rows }
     }
 
+    /// Some rows in a transaction.
+    pub(crate) fn sql(number: SendNumber, rng: &mut Rng) -> Self {
+        let app = APPS[rng.usize(..APPS.len())];
+        let rows = (0..rng.usize(1..=3)).map(|i| (audience(rng), data(number, i, rng))).collect();
+        let event = (rng.u32(..4) == 0).then(|| "kind.sql".to_owned());
+        Self { number, app, way: Way::Sql, key: None, event, rows }
+    }
+
     /// A send to everyone in an app that is repeated until it is stored.
     pub(crate) fn marker(number: SendNumber, app: &'static str, marker: u64) -> Self {
         let data = format!(r#"{{"n":{number},"i":0,"marker":{marker}}}"#);

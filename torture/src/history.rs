@@ -130,6 +130,11 @@ pub enum Event {
         /// Who ended it, and how.
         how: String,
     },
+    /// A client will not come back: it need not have everything.
+    Left {
+        /// Who.
+        client: usize,
+    },
     /// A reader of the table by `id > cursor` found rows.
     Read {
         /// Which reader.
@@ -219,10 +224,9 @@ pub enum Way {
     To,
     /// `POST batch/{app}`.
     Batch,
-    /// `select tidings.send(…)`, in a transaction that is then committed.
+    /// `select tidings.send(…)` and its like, in one transaction. Answered 201 without ids when the
+    /// commit has returned, and 0 when it was rolled back.
     Sql,
-    /// The same, rolled back.
-    SqlRolledBack,
 }
 
 /// Writes the history. Cheap to clone; whoever does something notes it.

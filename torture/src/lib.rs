@@ -4,7 +4,7 @@
 //! the contract alone: nothing here is shared with the server but the id type.
 //!
 //! In reading order: `plan` (what a seed decides), `cluster` (what runs), `compose`, `senders`,
-//! `clients` and `table` (who acts and notes), `faults`, [`history`] (what was noted), [`checker`]
+//! `sql_senders`, `clients` and `table` (who acts and notes), `faults`, [`history`] (what was noted), [`checker`]
 //! (a pure function over it), [`report`].
 
 pub mod checker;
@@ -17,6 +17,7 @@ mod plan;
 pub mod report;
 mod run;
 mod senders;
+mod sql_senders;
 mod table;
 
 pub use faults::{FAULTS, Fault};

@@ -35,7 +35,7 @@ struct RunArguments {
     /// Decides what is sent, who is cut, and which fault comes when.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How long faults are injected; a fraction is fine.
+    /// How long faults are injected (a fraction is fine); longer if one of them had no turn yet.
     #[arg(long, default_value_t = 3.0)]
     minutes: f64,
     /// Servers on the one database.

@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wire::Outcome;
 
 use crate::clients::{Audience, Client};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Needs, Setup};
 use crate::faults::{Background, Fault};
 use crate::history::{Event, Recorder};
-use crate::plan::{Actor, Plan, Planned};
+use crate::plan::{Actor, ClientPlan, Plan, Planned};
 use crate::senders::{Office, Sender};
+use crate::sql_senders::{self, SqlSender};
 use crate::table::{self, Reader};
 
 const FIRST_STREAMS: Duration = Duration::from_secs(30);
@@ -22,6 +24,10 @@ const FIRST_STREAMS: Duration = Duration::from_secs(30);
 const RECOVERY: Duration = Duration::from_secs(60);
 const LAST_SENDS: Duration = Duration::from_secs(90); // a send with a key may have to find out
 const READERS: usize = 2;
+const SQL_SENDERS: usize = 2;
+const LONGEST_VISIT_PAUSE: u64 = 1500; // ms
+/// Above all others.
+const FIRST_VISITOR: usize = 1000;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -30,7 +36,7 @@ pub struct Options {
     pub server: PathBuf,
     /// Decides everything that is decided.
     pub seed: u64,
-    /// How long faults are injected.
+    /// How long faults are injected, and longer if one of them had no turn yet.
     pub length: Duration,
     /// How many servers.
     pub instances: usize,
@@ -66,14 +72,16 @@ pub async fn run(options: &Options, interrupted: impl Future<Output = ()>) -> Ou
 
 async fn make(options: &Options, recorder: &Recorder) -> Outcome<()> {
     let Options { server, seed, length, instances, senders, faults, out } = options.clone();
-    let plan = Plan { seed, instances, length, senders, faults };
     recorder.note(Event::Began {
         seed,
         instances,
         seconds: length.as_secs(),
-        faults: plan.faults.iter().map(|fault| fault.name().to_owned()).collect(),
+        faults: faults.iter().map(|fault| fault.name().to_owned()).collect(),
     });
-    let cluster = Arc::new(Cluster::start(&server, instances, &out).await?);
+    let (faults, needs) = possible(faults, recorder);
+    let plan = Plan { seed, instances, length, senders, faults };
+    let setup = Setup { server: &server, instances, out: &out, needs };
+    let cluster = Arc::new(Cluster::start(&setup).await?);
     let clients = plan.clients();
     let addresses = cluster.addresses();
     let mut run = Run {
@@ -91,6 +99,17 @@ async fn make(options: &Options, recorder: &Recorder) -> Outcome<()> {
         (Ok(()), Some(cluster)) => cluster.stop().await,
         (made, _) => made,
     }
+}
+
+/// Leaves out, by name, what this machine cannot do.
+fn possible(faults: Vec<Fault>, recorder: &Recorder) -> (Vec<Fault>, Needs) {
+    let mut needs = Needs::default();
+    let possible = faults.into_iter().filter(|fault| {
+        let Err(why) = fault.prepare(&mut needs) else { return true };
+        recorder.note(Event::Skipped { name: fault.name().to_owned(), why: why.to_string() });
+        false
+    });
+    (possible.collect(), needs)
 }
 
 impl Run {
@@ -111,6 +130,24 @@ impl Run {
             let sender = Sender::new(self.office.clone(), number, rng);
             sending.spawn(sender.run(no_more_sends.clone()));
         }
+        if sql_senders::are_possible(&self.cluster).await? {
+            for number in (plan.senders..).take(SQL_SENDERS) {
+                let (cluster, office) = (self.cluster.clone(), self.office.clone());
+                let rng = plan.rng(Actor::Sender(number));
+                let sender = SqlSender { cluster, office, number, rng };
+                sending.spawn(sender.run(no_more_sends.clone()));
+            }
+        } else {
+            let (name, why) =
+                ("sending by SQL".to_owned(), "this version has no tidings.send".to_owned());
+            self.recorder.note(Event::Skipped { name, why });
+        }
+        listening.spawn(visitors(
+            self.audience.clone(),
+            self.office.clone(),
+            plan.clients(),
+            plan.rng(Actor::Clients),
+        ));
         for number in 0..READERS {
             let (cluster, recorder) = (self.cluster.clone(), self.recorder.clone());
             reading.spawn(Reader { cluster, recorder, number }.run(no_more_rows.clone()));
@@ -156,12 +193,12 @@ impl Run {
         self.next_fault
     }
 
-    /// One fault after the other until the time is over.
+    /// One fault after the other until the time is over and each had its turn.
     async fn faults(&mut self, plan: &Plan) -> Outcome<()> {
         let began = Instant::now();
-        for planned in plan.faults() {
+        for (turn, planned) in plan.faults().enumerate() {
             tokio::time::sleep(planned.rest).await;
-            if began.elapsed() >= plan.length {
+            if began.elapsed() >= plan.length && turn >= plan.faults.len() {
                 return Ok(());
             }
             self.fault(&planned).await?;
@@ -192,7 +229,7 @@ impl Run {
         } else {
             Event::NotRecovered { fault, missing }
         });
-        Ok(())
+        planned.fault.afterwards(&self.cluster).await
     }
 
     /// Sends a marker to everyone and waits until these clients have it; returns who has not.
@@ -203,6 +240,24 @@ impl Run {
         let receiving = self.audience.have_marker(clients, marker, RECOVERY);
         let (_, missing) = tokio::join!(sending, receiving);
         missing
+    }
+}
+
+/// Clients that come once, with an old cursor.
+async fn visitors(
+    audience: Arc<Audience>,
+    office: Arc<Office>,
+    plans: Vec<ClientPlan>,
+    mut rng: Rng,
+) {
+    for number in FIRST_VISITOR.. {
+        let pause = Duration::from_millis(rng.u64(..=LONGEST_VISIT_PAUSE));
+        if audience.calm.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return;
+        }
+        let Some(after) = office.some_id(&mut rng) else { continue };
+        let plan = ClientPlan { steady: false, ..plans[rng.usize(..plans.len())].clone() };
+        Client::new(audience.clone(), number, plan, rng.fork()).visit(after).await;
     }
 }
 

@@ -1,9 +1,10 @@
 //! Concurrent senders over HTTP. One with an idempotency key repeats its send until it is answered
 //! for good, on whatever instance; one without never repeats.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -24,6 +25,10 @@ const RETRY: Duration = Duration::from_millis(100);
 const MARKER_RETRY: Duration = Duration::from_millis(20); // adds to every measured recovery
 /// Of 20 connections, how often the next send takes another one although this one works.
 const CHANGE_IN_20: u32 = 1;
+/// Of so many sends with a key, one is made twice at once.
+const TWIN_IN: u32 = 8;
+/// Ids that newcomers may begin after: enough for several pages.
+const REMEMBERED: usize = 3000;
 
 /// Where requests can go: the balancer, and past it to an instance.
 #[derive(Clone)]
@@ -53,12 +58,26 @@ pub(crate) struct Office {
     pub(crate) addresses: Addresses,
     next: AtomicU64,
     in_flight: AtomicUsize,
+    acknowledged: Mutex<VecDeque<Ulid>>,
 }
 
 impl Office {
     pub(crate) fn new(recorder: Recorder, addresses: Addresses) -> Arc<Self> {
         let (next, in_flight) = (AtomicU64::new(1), AtomicUsize::new(0));
-        Arc::new(Self { recorder, addresses, next, in_flight })
+        Arc::new(Self { recorder, addresses, next, in_flight, acknowledged: Mutex::default() })
+    }
+
+    /// One of the last ids that were acknowledged, if there are any.
+    pub(crate) fn some_id(&self, rng: &mut Rng) -> Option<Ulid> {
+        let known = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        (!known.is_empty()).then(|| known[rng.usize(..known.len())])
+    }
+
+    fn remember(&self, ids: &[Ulid]) {
+        let mut known = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(ids);
+        let excess = known.len().saturating_sub(REMEMBERED);
+        known.drain(..excess);
     }
 
     pub(crate) fn next_number(&self) -> SendNumber {
@@ -128,11 +147,25 @@ impl Sender {
             rows,
         });
         let request = send.request();
-        for attempt in 1.. {
+        let mut attempt = 1;
+        if key.is_some() && self.rng.u32(..TWIN_IN) == 0 {
+            // Two at once: one of them waits for the other, on whatever instance.
+            let mut twin = Self::new(self.office.clone(), self.number, self.rng.fork());
+            let told = tokio::join!(
+                self.attempt(number, 1, request.as_bytes(), by_balancer),
+                twin.attempt(number, 2, request.as_bytes(), by_balancer)
+            );
+            if matches!(told, (Told::Settled, Told::Settled)) {
+                return;
+            }
+            attempt = 3;
+        }
+        loop {
             let told = self.attempt(number, attempt, request.as_bytes(), by_balancer).await;
             if matches!(told, Told::Settled) || key.is_none() {
                 return;
             }
+            attempt += 1;
             tokio::time::sleep(retry).await;
         }
     }
@@ -174,6 +207,7 @@ impl Sender {
                 let Body { id, ids, problem } = Body::of(answer.body);
                 let ids: Vec<Ulid> = id.into_iter().chain(ids).collect();
                 let problem = problem.and_then(|kind| kind.rsplit(':').next().map(str::to_owned));
+                self.office.remember(&ids);
                 recorder.note(Event::Answer { send, attempt, status, ids, problem });
                 self.connection = Some((connection, to));
                 return if status == 503 { Told::Open } else { Told::Settled };

@@ -30,7 +30,7 @@ impl Reader {
         let mut cursor = Uuid::nil();
         let mut stopping = None;
         loop {
-            if let Ok(mut connection) = self.cluster.postgres.connect().await {
+            if let Ok(mut connection) = self.cluster.postgres().connect().await {
                 while let Ok(ids) = page(&mut connection, cursor).await {
                     if ids.is_empty() && stop.is_cancelled() {
                         return;
@@ -64,7 +64,7 @@ async fn page(connection: &mut PgConnection, cursor: Uuid) -> sqlx::Result<Vec<U
 
 /// Notes every row there is.
 pub(crate) async fn note_all(cluster: &Cluster, recorder: &Recorder) -> Outcome<()> {
-    let mut connection = cluster.postgres.connect().await?;
+    let mut connection = cluster.postgres().connect().await?;
     let rows = sqlx::query(
         "select n.id, n.app, n.audience, n.event, n.data::text,
             coalesce(n.expires_at <= clock_timestamp(), false)

@@ -23,12 +23,13 @@ pub(super) struct Model<'a> {
 /// One send. Numbers named `at` are places in the history.
 pub(super) struct Send<'a> {
     pub(super) at: usize,
+    pub(super) sender: usize,
     pub(super) app: &'a str,
     pub(super) way: Way,
     pub(super) key: Option<&'a str>,
     pub(super) event: Option<&'a str>,
     pub(super) rows: &'a [(String, String)],
-    pub(super) attempts: Vec<Attempt>,
+    pub(super) attempts: BTreeMap<u32, Attempt>,
 }
 
 /// One attempt at a send.
@@ -69,6 +70,8 @@ pub(super) struct Client<'a> {
     pub(super) audiences: Vec<String>,
     /// Everything that it noted.
     pub(super) entries: Vec<usize>,
+    /// For good, before the end.
+    pub(super) left: bool,
 }
 
 impl Client<'_> {
@@ -98,41 +101,49 @@ impl<'a> Model<'a> {
 
     fn take(&mut self, at: usize, event: &'a Event) {
         match event {
-            Event::Send { send, app, by, key, event, rows, .. } => {
+            Event::Send { send, sender, app, by, key, event, rows } => {
                 let (key, event) = (key.as_deref(), event.as_deref());
-                let send_of = Send { at, app, way: *by, key, event, rows, attempts: Vec::new() };
-                self.sends.insert(*send, send_of);
+                let (sender, way, attempts) = (*sender, *by, BTreeMap::new());
+                let sent = Send { at, sender, app, way, key, event, rows, attempts };
+                self.sends.insert(*send, sent);
             }
-            Event::Attempt { send, .. } => {
+            Event::Attempt { send, attempt, .. } => {
                 if let Some(send) = self.sends.get_mut(send) {
-                    send.attempts.push(Attempt { at, ended_at: None, told: Told::Unknown });
+                    send.attempts
+                        .insert(*attempt, Attempt { at, ended_at: None, told: Told::Unknown });
                 }
             }
-            Event::Answer { send, status, problem, .. } => {
+            Event::Answer { send, attempt, status, problem, .. } => {
                 let told = match (status, problem.as_deref()) {
                     (201, _) => Told::Stored,
                     (503, Some("outcome-unknown")) | (500, _) => Told::Unknown,
                     _ => Told::Refused,
                 };
-                self.attempt_ended(*send, at, told);
+                self.attempt_ended(*send, *attempt, at, told);
             }
-            Event::Broke { send, how, .. } => {
+            Event::Broke { send, attempt, how } => {
                 // What was never connected has told that it is not stored.
                 let connected = !how.starts_with("not connected");
                 let told = if connected { Told::Unknown } else { Told::Refused };
-                self.attempt_ended(*send, at, told);
+                self.attempt_ended(*send, *attempt, at, told);
             }
             Event::Client { client, app, user, topics, .. } => {
                 let own = [format!("user:{user}"), "everyone".to_owned()];
                 let topics = topics.iter().map(|topic| format!("topic:{topic}"));
                 let audiences = own.into_iter().chain(topics).collect();
-                self.clients.insert(*client, Client { app, audiences, entries: Vec::new() });
+                self.clients
+                    .insert(*client, Client { app, audiences, entries: Vec::new(), left: false });
             }
             Event::Open { client, .. }
             | Event::Frame { client, .. }
             | Event::Close { client, .. } => {
                 if let Some(client) = self.clients.get_mut(client) {
                     client.entries.push(at);
+                }
+            }
+            Event::Left { client } => {
+                if let Some(client) = self.clients.get_mut(client) {
+                    client.left = true;
                 }
             }
             Event::Read { reader, .. } => self.readers.entry(*reader).or_default().push(at),
@@ -145,8 +156,9 @@ impl<'a> Model<'a> {
         }
     }
 
-    fn attempt_ended(&mut self, send: SendNumber, at: usize, told: Told) {
-        let attempt = self.sends.get_mut(&send).and_then(|send| send.attempts.last_mut());
+    fn attempt_ended(&mut self, send: SendNumber, attempt: u32, at: usize, told: Told) {
+        let send = self.sends.get_mut(&send);
+        let attempt = send.and_then(|send| send.attempts.get_mut(&attempt));
         if let Some(attempt) = attempt {
             attempt.ended_at = Some(at);
             attempt.told = told;
@@ -213,7 +225,7 @@ impl<'a> Model<'a> {
     pub(super) fn story_of(&self, send: SendNumber) -> Vec<usize> {
         let Some(send) = self.sends.get(&send) else { return Vec::new() };
         let mut story = vec![send.at];
-        for attempt in &send.attempts {
+        for attempt in send.attempts.values() {
             story.push(attempt.at);
             story.extend(attempt.ended_at);
         }

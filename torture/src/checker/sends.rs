@@ -27,6 +27,7 @@ pub(super) fn check(model: &Model<'_>, findings: &mut Findings) {
     }
     findings.counts.rows = model.rows.len();
     order(model, &rows, findings);
+    sessions(model, &rows, findings);
     readers(model, findings);
 }
 
@@ -41,7 +42,7 @@ fn count(send: &Send<'_>, findings: &mut Findings) {
 
 impl Send<'_> {
     fn was(&self, told: Told) -> bool {
-        self.attempts.iter().any(|attempt| attempt.told == told)
+        self.attempts.values().any(|attempt| attempt.told == told)
     }
 }
 
@@ -67,7 +68,7 @@ fn outcome(
             );
             findings.add(Rule::Lost, what, story);
         }
-    } else if !rows.is_empty() && (!send.was(Told::Unknown) || send.way == Way::SqlRolledBack) {
+    } else if !rows.is_empty() && !send.was(Told::Unknown) {
         findings.add(
             Rule::RefusedButStored,
             format!("send {number} was refused and is stored"),
@@ -102,7 +103,8 @@ fn contiguous(
         .zip(send.rows)
         .all(|((_, row), (audience, data))| row.audience == audience && row.data == data);
     let between = model.rows.range(*first..=*last).count();
-    if !in_order || between != rows.len() {
+    // What comes by SQL is moved into the feed together with what others sent.
+    if !in_order || (between != rows.len() && send.way != Way::Sql) {
         let what =
             format!("the rows of send {number} are not stored one after the other in its order");
         let mut story = model.story_of(number);
@@ -125,6 +127,9 @@ fn answers(model: &Model<'_>, findings: &mut Findings) {
             );
         }
         let Some(sent) = model.sends.get(send) else { continue };
+        if sent.way == Way::Sql {
+            continue;
+        }
         let told_right = ids.len() == sent.rows.len()
             && ids.iter().zip(sent.rows).all(|(id, (audience, data))| {
                 // Absent rows are told of as lost.
@@ -164,6 +169,25 @@ fn order(
         };
         if let Some(id) = told.filter(|id| *id > known.0) {
             known = (id, at);
+        }
+    }
+}
+
+/// What one session sends by SQL is stored in the order of its commits.
+fn sessions(
+    model: &Model<'_>,
+    rows: &HashMap<SendNumber, Vec<(Ulid, &Row<'_>)>>,
+    findings: &mut Findings,
+) {
+    let mut last: HashMap<usize, (Ulid, &Row<'_>)> = HashMap::new();
+    for (number, send) in model.sends.iter().filter(|(_, send)| send.way == Way::Sql) {
+        for (id, row) in rows.get(number).map_or(&[][..], Vec::as_slice) {
+            let before = last.insert(send.sender, (*id, *row));
+            if let Some((before, other)) = before.filter(|(before, _)| before > id) {
+                let sender = send.sender;
+                let what = format!("session {sender} sent {before} before {id}");
+                findings.add(Rule::OutOfOrder, what, vec![send.at, other.at, row.at]);
+            }
         }
     }
 }

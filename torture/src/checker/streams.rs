@@ -34,7 +34,7 @@ pub(super) fn check(model: &Model<'_>, findings: &mut Findings) {
         for at in &client.entries {
             follower.take(*at, findings);
         }
-        if model.settled {
+        if model.settled && !client.left {
             follower.end(findings);
         }
     }

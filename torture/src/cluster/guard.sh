@@ -14,7 +14,7 @@ done
 for pid in $pids; do kill -9 "$pid" 2>/dev/null; done
 # The children of a postmaster see that it is gone, and end.
 for _ in 1 2 3 4 5 6 7 8 9 10; do
-    umount "$dir"/small 2>/dev/null
+    for mounted in "$dir"/*/small; do umount "$mounted" 2>/dev/null; done
     rm -rf "$dir" 2>/dev/null && [ ! -e "$dir" ] && exit
     sleep 0.2
 done

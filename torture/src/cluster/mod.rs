@@ -2,6 +2,8 @@
 //! balancer before them. All of it is in one folder and ends with the tester.
 
 mod balancer;
+mod clock;
+mod disk;
 mod gate;
 mod guard;
 mod instance;
@@ -11,6 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::Signal;
 use wire::Outcome;
@@ -18,41 +21,55 @@ use wire::Outcome;
 use crate::senders::Addresses;
 
 pub(crate) use balancer::Balancer;
+pub(crate) use clock::Clock;
+pub(crate) use disk::SmallDisk;
 pub(crate) use gate::{Gate, Mode, Strike};
 pub(crate) use guard::{Guard, send_signal};
 pub(crate) use instance::Instance;
-pub(crate) use postgres::Postgres;
+pub(crate) use postgres::{Needs, Postgres};
 
 /// A place to break things in.
 pub(crate) struct Cluster {
-    pub(crate) postgres: Postgres,
+    /// One of them is the primary; the other, if there is one, its synchronous standby.
+    databases: Vec<Postgres>,
+    primary: Arc<AtomicUsize>,
     pub(crate) instances: Vec<Instance>,
-    /// Between each instance and Postgres.
+    /// Between each instance and the primary.
     pub(crate) gates: Vec<Gate>,
     pub(crate) balancer: Balancer,
     pub(crate) guard: Arc<Guard>,
 }
 
+/// What the tester is told about what to start.
+pub(crate) struct Setup<'a> {
+    pub(crate) server: &'a Path,
+    pub(crate) instances: usize,
+    /// For logs.
+    pub(crate) out: &'a Path,
+    pub(crate) needs: Needs,
+}
+
 impl Cluster {
-    /// Starts everything; logs go to `out`.
-    pub(crate) async fn start(program: &Path, instances: usize, out: &Path) -> Outcome<Self> {
-        let program = std::path::absolute(program)?;
+    /// Starts everything.
+    pub(crate) async fn start(setup: &Setup<'_>) -> Outcome<Self> {
+        let program = std::path::absolute(setup.server)?;
         if !program.is_file() {
             let remedy = "build it with `cargo build --release`, or name it with --server";
             return Err(format!("{} is not there: {remedy}", program.display()).into());
         }
         let folder = fresh_folder()?;
         let guard = Guard::over(&folder)?;
-        let database = folder.join("postgres");
-        std::fs::create_dir(&database)?;
-        let postgres = Postgres::create(&database, &out.join("postgres.log"), &guard).await?;
+        let databases = databases(&folder, &guard, setup).await?;
+        let addresses: Vec<SocketAddr> =
+            databases.iter().map(|database| database.address).collect();
+        let primary = Arc::new(AtomicUsize::new(0));
         let (mut gates, mut servers) = (Vec::new(), Vec::new());
-        for number in 0..instances {
-            let target = postgres.address;
-            let gate = Gate::open(Box::new(move || vec![target])).await?;
-            let home = folder.join(format!("instance-{number}"));
-            std::fs::create_dir(&home)?;
-            let log = out.join(format!("instance-{number}.log"));
+        for number in 0..setup.instances {
+            let (addresses, primary) = (addresses.clone(), primary.clone());
+            let target = move || vec![addresses[primary.load(Ordering::Acquire)]];
+            let gate = Gate::open(Box::new(target)).await?;
+            let home = subfolder(&folder, &format!("instance-{number}"))?;
+            let log = setup.out.join(format!("instance-{number}.log"));
             let instance = Instance::new(&program, &home, &log, gate.address, &guard)?;
             instance.start().await?;
             gates.push(gate);
@@ -60,7 +77,23 @@ impl Cluster {
         }
         let balancer =
             Balancer::open(servers.iter().map(|server| server.address).collect()).await?;
-        Ok(Self { postgres, instances: servers, gates, balancer, guard })
+        Ok(Self { databases, primary, instances: servers, gates, balancer, guard })
+    }
+
+    /// The primary of now.
+    pub(crate) fn postgres(&self) -> &Postgres {
+        &self.databases[self.primary.load(Ordering::Acquire)]
+    }
+
+    /// The other database.
+    pub(crate) fn standby(&self) -> Outcome<&Postgres> {
+        let other = 1 - self.primary.load(Ordering::Acquire);
+        Ok(self.databases.get(other).ok_or("there is no standby")?)
+    }
+
+    /// From here on the gates lead to the other database.
+    pub(crate) fn switch(&self) {
+        self.primary.fetch_xor(1, Ordering::AcqRel);
     }
 
     pub(crate) fn addresses(&self) -> Addresses {
@@ -86,9 +119,30 @@ impl Cluster {
                 return Err(format!("instance {number} ended at last with {status}").into());
             }
         }
-        self.postgres.end(Signal::INT).await?;
+        self.postgres().end(Signal::INT).await?;
         Ok(())
     }
+}
+
+async fn databases(folder: &Path, guard: &Arc<Guard>, setup: &Setup<'_>) -> Outcome<Vec<Postgres>> {
+    let Setup { out, needs, .. } = setup;
+    let home = subfolder(folder, "postgres-0")?;
+    let mut databases =
+        vec![Postgres::create(&home, &out.join("postgres-0.log"), guard, needs).await?];
+    if needs.standby {
+        let home = subfolder(folder, "postgres-1")?;
+        let standby = Postgres::in_folder(&home, &out.join("postgres-1.log"), guard, needs)?;
+        standby.follow(&databases[0]).await?;
+        databases[0].wait_for_standbys("*").await?;
+        databases.push(standby);
+    }
+    Ok(databases)
+}
+
+fn subfolder(folder: &Path, name: &str) -> Outcome<PathBuf> {
+    let path = folder.join(name);
+    std::fs::create_dir(&path)?;
+    Ok(path)
 }
 
 /// Short, since a socket's path may have 107 bytes; open, since Postgres runs as somebody else.

@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::process::Signal;
-use sqlx::{Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::sync::Mutex;
 use wire::Outcome;
 
+use super::clock::Clock;
+use super::disk::SmallDisk;
 use super::free_address;
 use super::guard::{Guard, Process};
 
@@ -32,8 +34,22 @@ pub(crate) struct Postgres {
     owner: Option<Owner>,
     guard: Arc<Guard>,
     pub(crate) address: SocketAddr,
-    settings: Vec<String>,
+    /// What makes its clock go wrong, if it can be made to.
+    clock: Option<Clock>,
+    /// What tables and WAL are on, if it can be filled.
+    disk: Option<SmallDisk>,
     process: Mutex<Option<Process>>,
+}
+
+/// What some faults need of a database from the start.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Needs {
+    /// The library that moves its clock.
+    pub(crate) faketime: Option<PathBuf>,
+    /// A small file system for tables and WAL.
+    pub(crate) small_disk: bool,
+    /// A second database, the first one's synchronous standby.
+    pub(crate) standby: bool,
 }
 
 /// Postgres does not run as root.
@@ -45,20 +61,13 @@ struct Owner {
 
 impl Postgres {
     /// Makes a database server in `folder`, which must exist, and starts it.
-    pub(crate) async fn create(folder: &Path, log: &Path, guard: &Arc<Guard>) -> Outcome<Self> {
-        let owner = Owner::needed()?;
-        if let Some(Owner { uid, gid }) = owner {
-            chown(folder, Some(uid), Some(gid))?;
-        }
-        let postgres = Self {
-            folder: folder.to_owned(),
-            log: log.to_owned(),
-            owner,
-            guard: guard.clone(),
-            address: free_address()?,
-            settings: Vec::new(),
-            process: Mutex::new(None),
-        };
+    pub(crate) async fn create(
+        folder: &Path,
+        log: &Path,
+        guard: &Arc<Guard>,
+        needs: &Needs,
+    ) -> Outcome<Self> {
+        let postgres = Self::in_folder(folder, log, guard, needs)?;
         let mut initdb = postgres.command("initdb")?;
         initdb.args([
             "--username=tidings",
@@ -67,15 +76,93 @@ impl Postgres {
             "--no-locale",
             "--no-sync",
         ]);
+        initdb.args(postgres.disk.iter().map(|disk| format!("--waldir={}", disk.wal().display())));
         initdb.arg("-D").arg(postgres.data());
-        let mut initdb = guard.spawn(&mut initdb)?;
-        if !initdb.ended(START).await?.success() {
-            return Err(format!("initdb failed: see {}", log.display()).into());
-        }
+        postgres.finish(initdb).await?;
         postgres.start().await?;
         let mut connection = postgres.connect_to("postgres").await?;
-        sqlx::raw_sql("create database tidings").execute(&mut connection).await?;
+        for statement in postgres.disk.as_ref().map_or(CREATE.to_vec(), |_| CREATE_ON_DISK.to_vec())
+        {
+            let folder = folder.join(super::disk::TABLES).display().to_string();
+            let statement = statement.replace("FOLDER", &folder);
+            sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await?;
+        }
         Ok(postgres)
+    }
+
+    /// A place for a database that is yet to be copied there.
+    pub(crate) fn in_folder(
+        folder: &Path,
+        log: &Path,
+        guard: &Arc<Guard>,
+        needs: &Needs,
+    ) -> Outcome<Self> {
+        let owner = Owner::needed()?;
+        if let Some(Owner { uid, gid }) = owner {
+            chown(folder, Some(uid), Some(gid))?;
+        }
+        let ids = owner.map(|owner| (owner.uid, owner.gid));
+        let clock =
+            needs.faketime.as_ref().map(|library| Clock::new(library, folder)).transpose()?;
+        let disk = needs.small_disk.then(|| SmallDisk::mount(folder, ids)).transpose()?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            log: log.to_owned(),
+            owner,
+            guard: guard.clone(),
+            address: free_address()?,
+            clock,
+            disk,
+            process: Mutex::new(None),
+        })
+    }
+
+    /// Runs one of Postgres' programs to its end.
+    async fn finish(&self, mut program: Command) -> Outcome<()> {
+        let status = self.guard.spawn(&mut program)?.ended(START).await?;
+        if !status.success() {
+            let name = program.get_program().display().to_string();
+            return Err(format!("{name} failed: see {}", self.log.display()).into());
+        }
+        Ok(())
+    }
+
+    /// Becomes a standby of `primary`: whatever was here before is forgotten.
+    pub(crate) async fn follow(&self, primary: &Self) -> Outcome<()> {
+        remove(&self.data())?;
+        let mut copy = self.command("pg_basebackup")?;
+        copy.args([
+            "--write-recovery-conf",
+            "--wal-method=stream",
+            "--checkpoint=fast",
+            "--no-sync",
+        ]);
+        copy.arg("-h").arg(&primary.folder).args(["-p", &primary.address.port().to_string()]);
+        copy.args(["-U", "tidings"]).arg("-D").arg(self.data());
+        if let (Some(own), Some(others)) = (&self.disk, &primary.disk) {
+            own.empty()?;
+            copy.arg(format!("--waldir={}", own.wal().display()));
+            copy.arg(format!(
+                "--tablespace-mapping={}={}",
+                others.tables().display(),
+                own.tables().display()
+            ));
+        }
+        self.finish(copy).await?;
+        self.start().await
+    }
+
+    pub(crate) fn clock(&self) -> Option<&Clock> {
+        self.clock.as_ref()
+    }
+
+    pub(crate) fn disk(&self) -> Option<&SmallDisk> {
+        self.disk.as_ref()
+    }
+
+    /// What it has said so far.
+    pub(crate) fn log(&self) -> Outcome<String> {
+        Ok(String::from_utf8_lossy(&std::fs::read(&self.log)?).into_owned())
     }
 
     fn data(&self) -> PathBuf {
@@ -119,14 +206,14 @@ impl Postgres {
         let mut command = self.command("postgres")?;
         command.arg("-D").arg(self.data()).arg("-k").arg(&self.folder);
         let port = format!("port={}", self.address.port());
-        let ours = [
-            "listen_addresses=127.0.0.1",
-            &port,
-            "max_connections=200",
-            "log_line_prefix=%m [%p] %a ",
-        ];
-        for setting in ours.into_iter().chain(self.settings.iter().map(String::as_str)) {
+        for setting in ["listen_addresses=127.0.0.1", &port, "log_line_prefix=%m [%p] %a "] {
             command.args(["-c", setting]);
+        }
+        if self.disk.is_some() {
+            command.args(["-c", "max_wal_size=128MB"]); // a small part of it
+        }
+        if let Some(clock) = &self.clock {
+            clock.set_for(&mut command);
         }
         Ok(command)
     }
@@ -171,12 +258,61 @@ impl Postgres {
         Err(format!("Postgres was not back within {START:?}").into())
     }
 
+    /// Commits wait for these standbys (`synchronous_standby_names`) from now on. If for any, one has
+    /// to be there.
+    pub(crate) async fn wait_for_standbys(&self, names: &str) -> Outcome<()> {
+        let mut connection = self.connect_to("postgres").await?;
+        let set = format!("alter system set synchronous_standby_names = '{names}'");
+        sqlx::raw_sql(AssertSqlSafe(set)).execute(&mut connection).await?;
+        sqlx::raw_sql("select pg_reload_conf()").execute(&mut connection).await?;
+        let state = if names.is_empty() {
+            "select current_setting('synchronous_standby_names') = ''"
+        } else {
+            "select exists (select from pg_stat_replication where sync_state = 'sync')"
+        };
+        self.becomes_true(state).await
+    }
+
+    /// A standby becomes a primary that waits for none.
+    pub(crate) async fn promote(&self) -> Outcome<()> {
+        let mut connection = self.connect_to("postgres").await?;
+        sqlx::raw_sql("select pg_promote()").execute(&mut connection).await?;
+        self.wait_for_standbys("").await
+    }
+
+    /// Waits until a query says true.
+    pub(crate) async fn becomes_true(&self, query: &'static str) -> Outcome<()> {
+        let began = Instant::now();
+        while began.elapsed() < START {
+            if let Ok(mut connection) = self.connect_to("postgres").await
+                && let Ok(true) = sqlx::query_scalar(query).fetch_one(&mut connection).await
+            {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Err(format!("not true within {START:?}: {query}").into())
+    }
+
     /// The arguments that lead one of Postgres' programs to the database.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let host = self.folder.display().to_string();
         ["-h", &host, "-p", &self.address.port().to_string(), "-U", "tidings", "-d", "tidings"]
             .map(str::to_owned)
             .into()
+    }
+}
+
+/// The database, where the cluster is.
+const CREATE: [&str; 1] = ["create database tidings"];
+/// The same, with its tables on the small disk.
+const CREATE_ON_DISK: [&str; 2] =
+    ["create tablespace small location 'FOLDER'", "create database tidings tablespace small"];
+
+pub(super) fn remove(folder: &Path) -> Outcome<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

@@ -54,7 +54,7 @@ impl Drop for Background {
 }
 
 async fn take(cluster: &Cluster) -> Outcome<(PgConnection, String)> {
-    let mut holder = cluster.postgres.connect().await?;
+    let mut holder = cluster.postgres().connect().await?;
     sqlx::raw_sql("begin isolation level repeatable read").execute(&mut holder).await?;
     // The snapshot is taken by the first query, not by `begin`.
     sqlx::raw_sql("select id from tidings.notification limit 1").execute(&mut holder).await?;

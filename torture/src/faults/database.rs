@@ -13,7 +13,7 @@ const SOON: Duration = Duration::from_secs(10);
 const DUMP: Duration = Duration::from_secs(60);
 
 pub(super) async fn terminate_listeners(cluster: &Cluster) -> Outcome<Effect> {
-    let mut connection = cluster.postgres.connect().await?;
+    let mut connection = cluster.postgres().connect().await?;
     let pids: Vec<i32> = sqlx::query_scalar(
         "select pid from pg_stat_activity
         where application_name = 'tidings' and query ilike 'listen%' and pg_terminate_backend(pid)",
@@ -44,7 +44,7 @@ async fn are_gone(connection: &mut PgConnection, pids: &[i32]) -> Outcome<()> {
 }
 
 pub(super) async fn kill_backend(cluster: &Cluster, dice: usize) -> Outcome<Effect> {
-    let mut connection = cluster.postgres.connect().await?;
+    let mut connection = cluster.postgres().connect().await?;
     let pids: Vec<i32> =
         sqlx::query_scalar("select pid from pg_stat_activity where application_name = 'tidings'")
             .fetch_all(&mut connection)
@@ -73,8 +73,8 @@ pub(super) async fn stop(cluster: &Cluster, fault: Fault) -> Outcome<Effect> {
         _ => Signal::KILL,
     };
     let connections = cluster.database_connections();
-    let status = cluster.postgres.end(signal).await?;
-    match cluster.postgres.connect().await {
+    let status = cluster.postgres().end(signal).await?;
+    match cluster.postgres().connect().await {
         Ok(_) => Err("Postgres still lets us in".into()),
         Err(error) => {
             let observed = format!("the postmaster is gone ({status}); connecting fails: {error}");
@@ -84,9 +84,9 @@ pub(super) async fn stop(cluster: &Cluster, fault: Fault) -> Outcome<Effect> {
 }
 
 pub(super) async fn dump(cluster: &Cluster) -> Outcome<Effect> {
-    let mut command = cluster.postgres.command("pg_dump")?;
-    command.args(cluster.postgres.arguments()).args(["-f", "/dev/null"]);
-    let mut connection = cluster.postgres.connect().await?;
+    let mut command = cluster.postgres().command("pg_dump")?;
+    command.args(cluster.postgres().arguments()).args(["-f", "/dev/null"]);
+    let mut connection = cluster.postgres().connect().await?;
     let mut dump = cluster.guard.spawn(&mut command)?;
     let mut seen = false;
     while dump.has_ended()?.is_none() && !seen {

@@ -4,15 +4,19 @@ mod background;
 mod connections;
 mod database;
 mod instances;
+mod machine;
+mod replication;
 
 use std::time::Duration;
 
 use wire::{Failure, Outcome};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Clock, Cluster, Needs, SmallDisk};
 use crate::plan::Planned;
 
 pub(crate) use background::Background;
+
+const HOUR: i64 = 3600;
 
 /// What can go wrong, by the name it has in reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +63,16 @@ pub enum Fault {
     ReconnectAll,
     /// An instance is taken out of the balancer and its clients are cut; then it comes back.
     InstanceOut,
+    /// The database's clock jumps an hour ahead, and back.
+    ClockAhead,
+    /// It jumps an hour back, and ahead again.
+    ClockBehind,
+    /// The disk of tables and WAL is full.
+    DiskFull,
+    /// The synchronous standby is gone: nothing can be acknowledged.
+    StandbyGone,
+    /// The primary is killed and the standby promoted.
+    Failover,
 }
 
 /// What was seen of a fault's effect.
@@ -69,7 +83,7 @@ pub(crate) struct Effect {
 }
 
 /// Every fault with its name and one line about it.
-pub const FAULTS: [(Fault, &str, &str); 21] = [
+pub const FAULTS: [(Fault, &str, &str); 26] = [
     (Fault::KillInstance, "kill-instance", "kill -9 of an instance under load"),
     (Fault::TermInstance, "term-instance", "SIGTERM of an instance under load"),
     (Fault::RollingRestart, "rolling-restart", "all instances restarted, one after the other"),
@@ -119,6 +133,11 @@ pub const FAULTS: [(Fault, &str, &str); 21] = [
     (Fault::Dump, "dump", "a pg_dump runs"),
     (Fault::ReconnectAll, "reconnect-all", "all clients cut at once"),
     (Fault::InstanceOut, "instance-out", "an instance taken out of the balancer and back"),
+    (Fault::ClockAhead, "clock-ahead", "the database's clock an hour ahead, and back"),
+    (Fault::ClockBehind, "clock-behind", "the database's clock an hour behind, and back"),
+    (Fault::DiskFull, "disk-full", "the disk of tables and WAL full"),
+    (Fault::StandbyGone, "standby-gone", "the synchronous standby gone"),
+    (Fault::Failover, "failover", "the primary killed, its synchronous standby promoted"),
 ];
 
 impl Fault {
@@ -132,6 +151,18 @@ impl Fault {
         let found = FAULTS.iter().find(|(_, known, _)| *known == name);
         let unknown = || Failure::from(format!("there is no fault {name}: see `torture list`"));
         found.map(|(fault, ..)| *fault).ok_or_else(unknown)
+    }
+
+    /// It needs nothing but Postgres: no rights, no library, no second database.
+    pub fn is_cheap(self) -> bool {
+        !matches!(
+            self,
+            Self::ClockAhead
+                | Self::ClockBehind
+                | Self::DiskFull
+                | Self::StandbyGone
+                | Self::Failover
+        )
     }
 
     /// Runs beside the others instead of having a time of its own.
@@ -163,6 +194,11 @@ impl Fault {
                 database::stop(cluster, self).await
             }
             Self::Dump => database::dump(cluster).await,
+            Self::ClockAhead => machine::move_clock(cluster, HOUR).await,
+            Self::ClockBehind => machine::move_clock(cluster, -HOUR).await,
+            Self::DiskFull => machine::fill_disk(cluster).await,
+            Self::StandbyGone => replication::stop_standby(cluster).await,
+            Self::Failover => replication::kill_primary(cluster).await,
             Self::HeldSnapshot => Err("it has no time of its own".into()),
         }
     }
@@ -185,11 +221,37 @@ impl Fault {
                 Ok(())
             }
             Self::PostgresFast | Self::PostgresImmediate | Self::KillPostmaster => {
-                cluster.postgres.start().await
+                cluster.postgres().start().await
             }
-            Self::KillBackend => cluster.postgres.is_back().await,
+            Self::KillBackend => cluster.postgres().is_back().await,
+            Self::ClockAhead | Self::ClockBehind => machine::set_clock_right(cluster).await,
+            Self::DiskFull => machine::free_disk(cluster).await,
+            Self::StandbyGone => replication::start_standby(cluster).await,
+            Self::Failover => replication::promote(cluster).await,
             _ => Ok(()),
         }
+    }
+
+    /// What has to be made ready again for the next time; nothing waits for it.
+    pub(crate) async fn afterwards(self, cluster: &Cluster) -> Outcome<()> {
+        match self {
+            Self::Failover => replication::rebuild_standby(cluster).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// What it needs of the databases from the start; an error says what this machine lacks.
+    pub(crate) fn prepare(self, needs: &mut Needs) -> Outcome<()> {
+        match self {
+            Self::ClockAhead | Self::ClockBehind => needs.faketime = Some(Clock::library()?),
+            Self::DiskFull => {
+                SmallDisk::is_possible()?;
+                needs.small_disk = true;
+            }
+            Self::StandbyGone | Self::Failover => needs.standby = true,
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Nothing is away while it lasts, or it is over when it is injected.

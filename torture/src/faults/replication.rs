@@ -1,0 +1,43 @@
+//! Faults of a synchronous standby: it goes away, and it takes over.
+
+use rustix::process::Signal;
+use wire::Outcome;
+
+use super::Effect;
+use crate::cluster::Cluster;
+
+pub(super) async fn stop_standby(cluster: &Cluster) -> Outcome<Effect> {
+    let status = cluster.standby()?.end(Signal::QUIT).await?;
+    cluster.postgres().becomes_true("select not exists (select from pg_stat_replication)").await?;
+    let observed = format!("the standby is gone ({status}), and the primary has none left");
+    Ok(Effect { observed, connections: 1 })
+}
+
+pub(super) async fn start_standby(cluster: &Cluster) -> Outcome<()> {
+    cluster.standby()?.start().await?;
+    let in_sync = "select exists (select from pg_stat_replication where sync_state = 'sync')";
+    cluster.postgres().becomes_true(in_sync).await
+}
+
+pub(super) async fn kill_primary(cluster: &Cluster) -> Outcome<Effect> {
+    cluster.standby()?;
+    let connections = cluster.database_connections();
+    let status = cluster.postgres().end(Signal::KILL).await?;
+    Ok(Effect { observed: format!("the primary is gone ({status})"), connections })
+}
+
+/// The standby takes over alone: it must not wait for one that is not there.
+pub(super) async fn promote(cluster: &Cluster) -> Outcome<()> {
+    let standby = cluster.standby()?;
+    standby.promote().await?;
+    standby.becomes_true("select not pg_is_in_recovery()").await?;
+    cluster.switch();
+    Ok(())
+}
+
+/// The old primary becomes the new one's standby.
+pub(super) async fn rebuild_standby(cluster: &Cluster) -> Outcome<()> {
+    let primary = cluster.postgres();
+    cluster.standby()?.follow(primary).await?;
+    primary.wait_for_standbys("*").await
+}
