@@ -17,6 +17,8 @@ use crate::plan::Planned;
 pub(crate) use background::Background;
 
 const HOUR: i64 = 3600;
+/// A server waits 5 s for one call.
+const LONGER_THAN_A_CALL: Duration = Duration::from_secs(7);
 
 /// What can go wrong, by the name it has in reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +75,9 @@ pub enum Fault {
     StandbyGone,
     /// The primary is killed and the standby promoted.
     Failover,
+    /// The standby receives nothing for longer than a server waits; then the primary is killed and the
+    /// standby promoted without what it did not receive.
+    FailoverBehind,
 }
 
 /// What was seen of a fault's effect.
@@ -83,7 +88,7 @@ pub(crate) struct Effect {
 }
 
 /// Every fault with its name and one line about it.
-pub const FAULTS: [(Fault, &str, &str); 26] = [
+pub const FAULTS: [(Fault, &str, &str); 27] = [
     (Fault::KillInstance, "kill-instance", "kill -9 of an instance under load"),
     (Fault::TermInstance, "term-instance", "SIGTERM of an instance under load"),
     (Fault::RollingRestart, "rolling-restart", "all instances restarted, one after the other"),
@@ -138,6 +143,11 @@ pub const FAULTS: [(Fault, &str, &str); 26] = [
     (Fault::DiskFull, "disk-full", "the disk of tables and WAL full"),
     (Fault::StandbyGone, "standby-gone", "the synchronous standby gone"),
     (Fault::Failover, "failover", "the primary killed, its synchronous standby promoted"),
+    (
+        Fault::FailoverBehind,
+        "failover-behind",
+        "the same, after the standby had received nothing for a while",
+    ),
 ];
 
 impl Fault {
@@ -162,6 +172,7 @@ impl Fault {
                 | Self::DiskFull
                 | Self::StandbyGone
                 | Self::Failover
+                | Self::FailoverBehind
         )
     }
 
@@ -199,6 +210,7 @@ impl Fault {
             Self::DiskFull => machine::fill_disk(cluster).await,
             Self::StandbyGone => replication::stop_standby(cluster).await,
             Self::Failover => replication::kill_primary(cluster).await,
+            Self::FailoverBehind => replication::stop_receiving(cluster).await,
             Self::HeldSnapshot => Err("it has no time of its own".into()),
         }
     }
@@ -228,6 +240,7 @@ impl Fault {
             Self::DiskFull => machine::free_disk(cluster).await,
             Self::StandbyGone => replication::start_standby(cluster).await,
             Self::Failover => replication::promote(cluster).await,
+            Self::FailoverBehind => replication::fail_over_behind(cluster).await,
             _ => Ok(()),
         }
     }
@@ -235,7 +248,7 @@ impl Fault {
     /// What has to be made ready again for the next time; nothing waits for it.
     pub(crate) async fn afterwards(self, cluster: &Cluster) -> Outcome<()> {
         match self {
-            Self::Failover => replication::rebuild_standby(cluster).await,
+            Self::Failover | Self::FailoverBehind => replication::rebuild_standby(cluster).await,
             _ => Ok(()),
         }
     }
@@ -248,7 +261,7 @@ impl Fault {
                 SmallDisk::is_possible()?;
                 needs.small_disk = true;
             }
-            Self::StandbyGone | Self::Failover => needs.standby = true,
+            Self::StandbyGone | Self::Failover | Self::FailoverBehind => needs.standby = true,
             _ => {}
         }
         Ok(())
@@ -266,6 +279,7 @@ impl Fault {
             | Self::KillBackend
             | Self::Dump
             | Self::ReconnectAll => Duration::ZERO,
+            Self::FailoverBehind => planned.hold.max(LONGER_THAN_A_CALL),
             _ => planned.hold,
         }
     }

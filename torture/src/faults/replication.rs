@@ -1,10 +1,11 @@
 //! Faults of a synchronous standby: it goes away, and it takes over.
 
 use rustix::process::Signal;
+use sqlx::PgConnection;
 use wire::Outcome;
 
 use super::Effect;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, send_signal};
 
 pub(super) async fn stop_standby(cluster: &Cluster) -> Outcome<Effect> {
     let status = cluster.standby()?.end(Signal::QUIT).await?;
@@ -40,4 +41,37 @@ pub(super) async fn rebuild_standby(cluster: &Cluster) -> Outcome<()> {
     let primary = cluster.postgres();
     cluster.standby()?.follow(primary).await?;
     primary.wait_for_standbys("*").await
+}
+
+/// The process that receives stands still: for the primary the standby is there and confirms nothing.
+pub(super) async fn stop_receiving(cluster: &Cluster) -> Outcome<Effect> {
+    let pid = receiver(&mut cluster.standby()?.connect().await?).await?;
+    send_signal(pid, Signal::STOP)?;
+    let waiting = "select exists (select from pg_stat_activity
+        where application_name = 'tidings' and wait_event = 'SyncRep')";
+    cluster.postgres().becomes_true(waiting).await?;
+    let observed = format!("receiver {pid} stands still, and a commit waits for it");
+    Ok(Effect { observed, connections: cluster.database_connections() })
+}
+
+/// The receiver is killed with what it had not read yet, so that it is lost.
+pub(super) async fn fail_over_behind(cluster: &Cluster) -> Outcome<()> {
+    let standby = cluster.standby()?;
+    let pid = receiver(&mut standby.connect().await?).await?;
+    cluster.postgres().end(Signal::KILL).await?;
+    send_signal(pid, Signal::KILL)?;
+    standby
+        .becomes_true(
+            "select not exists (select from pg_stat_activity where backend_type = 'walreceiver')",
+        )
+        .await?;
+    promote(cluster).await
+}
+
+async fn receiver(connection: &mut PgConnection) -> Outcome<u32> {
+    let pid: i32 =
+        sqlx::query_scalar("select pid from pg_stat_activity where backend_type = 'walreceiver'")
+            .fetch_one(connection)
+            .await?;
+    Ok(u32::try_from(pid)?)
 }
