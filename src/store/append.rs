@@ -158,13 +158,15 @@ impl Session {
     }
 
     /// Ends the backend of a session that broke off in a call, and waits until it is gone: it might
-    /// still be waiting for the lane, and commit later.
+    /// still be waiting for the lane, and commit later. One that waits for a synchronous standby is
+    /// only waited for: ending it would make a row visible that no standby has, and that a failover
+    /// takes back from subscribers who have seen it.
     pub async fn end_backend(&mut self, backend: Backend) -> Result<(), StoreError> {
         within(QUERY_DEADLINE, async {
             loop {
                 let alive = sqlx::query!(
-                    "select pg_terminate_backend(pid) from pg_stat_activity
-                    where pid = $1 and backend_start = $2",
+                    "select case when wait_event is distinct from 'SyncRep' then pg_terminate_backend(pid) end
+                    from pg_stat_activity where pid = $1 and backend_start = $2",
                     backend.pid,
                     backend.started,
                 )
