@@ -15,6 +15,9 @@ pub(crate) const TOPICS: [&str; 3] = ["news", "sport", "a b"];
 /// Of each user, half of them steady.
 const DEVICES: usize = 2;
 
+/// Of so many faults that last, one has another within it.
+const TOGETHER_IN: u32 = 3;
+
 /// What to do, by a seed.
 pub(crate) struct Plan {
     pub(crate) seed: u64,
@@ -28,6 +31,8 @@ pub(crate) struct Plan {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Planned {
     pub(crate) fault: Fault,
+    /// Another one while it lasts.
+    pub(crate) within: Option<Fault>,
     /// The instance it is about, where it is about one.
     pub(crate) instance: usize,
     /// For whatever else has to be chosen.
@@ -97,8 +102,13 @@ impl Plan {
                 rng.shuffle(&mut round);
             }
             let (rest, longest) = if short { (100..=400, 1200) } else { (300..=3000, 8000) };
+            let fault = round.pop()?;
+            let others: Vec<Fault> =
+                all.iter().copied().filter(|other| other.may_happen_within(fault)).collect();
+            let together = !short && !others.is_empty() && rng.u32(..TOGETHER_IN) == 0;
             Some(Planned {
-                fault: round.pop()?,
+                fault,
+                within: together.then(|| others[rng.usize(..others.len())]),
                 instance: rng.usize(..instances),
                 dice: rng.usize(..),
                 rest: Duration::from_millis(rng.u64(rest)),

@@ -12,7 +12,7 @@ use wire::Outcome;
 
 use crate::clients::{Audience, Client};
 use crate::cluster::{Cluster, Needs, Setup};
-use crate::faults::{Background, Fault};
+use crate::faults::{Background, Effect, Fault};
 use crate::history::{Event, Recorder};
 use crate::plan::{Actor, ClientPlan, Plan, Planned};
 use crate::senders::{Office, Sender};
@@ -209,27 +209,47 @@ impl Run {
     }
 
     async fn fault(&mut self, planned: &Planned) -> Outcome<()> {
-        let fault = self.number();
-        let name = planned.fault.name().to_owned();
-        self.recorder.note(Event::Inject { fault, name, in_flight: self.office.in_flight() });
-        match planned.fault.inject(&self.cluster, planned).await {
-            Ok(effect) => {
-                let (observed, connections) = (effect.observed, effect.connections);
-                self.recorder.note(Event::Effect { fault, observed, connections });
-                tokio::time::sleep(planned.fault.hold(planned)).await;
-            }
-            Err(why) => drop(self.recorder.note(Event::NoEffect { fault, why: why.to_string() })),
+        let mut begun = vec![(planned.fault, self.inject(planned.fault, planned).await)];
+        if let Some(within) = planned.within {
+            begun.push((within, self.inject(within, planned).await));
         }
-        planned.fault.heal(&self.cluster, planned).await?;
-        let healed = self.recorder.note(Event::Healed { fault });
+        tokio::time::sleep(planned.fault.hold(planned)).await;
+        // The outer one first: an instance does not start without a database.
+        for (fault, _) in &begun {
+            fault.heal(&self.cluster, planned).await?;
+        }
+        for (_, fault) in &begun {
+            self.recorder.note(Event::Healed { fault: *fault });
+        }
+        let healed = self.recorder.now();
         let steady = self.audience.steady.clone();
         let missing = self.mark(&steady).await;
-        self.recorder.note(if missing.is_empty() {
-            Event::Recovered { fault, micros: self.recorder.now() - healed }
-        } else {
-            Event::NotRecovered { fault, missing }
-        });
+        let micros = self.recorder.now() - healed;
+        for (_, fault) in begun {
+            let missing = missing.clone();
+            self.recorder.note(match missing.is_empty() {
+                true => Event::Recovered { fault, micros },
+                false => Event::NotRecovered { fault, missing },
+            });
+        }
         planned.fault.afterwards(&self.cluster).await
+    }
+
+    /// Returns its number.
+    async fn inject(&mut self, fault: Fault, planned: &Planned) -> usize {
+        let (number, name) = (self.number(), fault.name().to_owned());
+        self.recorder.note(Event::Inject {
+            fault: number,
+            name,
+            in_flight: self.office.in_flight(),
+        });
+        self.recorder.note(match fault.inject(&self.cluster, planned).await {
+            Ok(Effect { observed, connections }) => {
+                Event::Effect { fault: number, observed, connections }
+            }
+            Err(why) => Event::NoEffect { fault: number, why: why.to_string() },
+        });
+        number
     }
 
     /// Sends a marker to everyone and waits until these clients have it; returns who has not.

@@ -245,6 +245,36 @@ impl Fault {
         }
     }
 
+    /// Whether it can be injected while `other` lasts, and be healed after it.
+    pub(crate) fn may_happen_within(self, other: Self) -> bool {
+        let of_instances_or_sockets = matches!(
+            self,
+            Self::KillInstance
+                | Self::TermInstance
+                | Self::PauseInstance
+                | Self::ReconnectAll
+                | Self::InstanceOut
+                | Self::ResetConnections
+        );
+        let lasts_and_is_of_the_database = matches!(
+            other,
+            Self::WriterFrozen
+                | Self::FreezeConnections
+                | Self::FreezeOneInstance
+                | Self::RefuseConnections
+                | Self::PostgresFast
+                | Self::PostgresImmediate
+                | Self::KillPostmaster
+                | Self::ClockAhead
+                | Self::ClockBehind
+                | Self::DiskFull
+                | Self::StandbyGone
+                | Self::Failover
+                | Self::FailoverBehind
+        );
+        of_instances_or_sockets && lasts_and_is_of_the_database
+    }
+
     /// What has to be made ready again for the next time; nothing waits for it.
     pub(crate) async fn afterwards(self, cluster: &Cluster) -> Outcome<()> {
         match self {
