@@ -59,6 +59,9 @@ impl Cluster {
         }
         let folder = fresh_folder()?;
         let guard = Guard::over(&folder)?;
+        // A build meanwhile must not change what is tested.
+        let copy = folder.join("tidings");
+        std::fs::copy(&program, &copy)?;
         let databases = databases(&folder, &guard, setup).await?;
         let addresses: Vec<SocketAddr> =
             databases.iter().map(|database| database.address).collect();
@@ -70,7 +73,7 @@ impl Cluster {
             let gate = Gate::open(Box::new(target)).await?;
             let home = subfolder(&folder, &format!("instance-{number}"))?;
             let log = setup.out.join(format!("instance-{number}.log"));
-            let instance = Instance::new(&program, &home, &log, gate.address, &guard)?;
+            let instance = Instance::new(&copy, &home, &log, gate.address, &guard)?;
             instance.start().await?;
             gates.push(gate);
             servers.push(instance);
