@@ -221,15 +221,14 @@ impl<'a> Model<'a> {
             .collect()
     }
 
-    /// Places in the history that tell of a send: its first attempt, and its last end.
+    /// Places in the history that tell of a send: its first attempt and its last two. One that is
+    /// repeated while the database is away has hundreds of the same kind.
     pub(super) fn story_of(&self, send: SendNumber) -> Vec<usize> {
         let Some(send) = self.sends.get(&send) else { return Vec::new() };
-        let mut story = vec![send.at];
-        for attempt in send.attempts.values() {
-            story.push(attempt.at);
-            story.extend(attempt.ended_at);
-        }
-        story
+        let last = send.attempts.values().rev().take(2);
+        let told = send.attempts.values().take(1).chain(last);
+        let places = told.flat_map(|attempt| [Some(attempt.at), attempt.ended_at]);
+        std::iter::once(send.at).chain(places.flatten()).collect()
     }
 
     /// The rows of each send.

@@ -11,10 +11,10 @@ const SHOWN_CHARS: usize = 150;
 const AROUND: u64 = 2_000_000;
 
 pub(super) fn write(text: &mut String, entries: &[Entry], witnesses: &[usize]) {
-    let times =
-        || witnesses.iter().filter_map(|at| entries.get(*at)).filter(|entry| !is_final(entry));
-    let first = times().map(|Entry(at, _)| *at).min().unwrap_or(0);
-    let last = times().map(|Entry(at, _)| *at).max().unwrap_or(u64::MAX);
+    let shown = witnesses.iter().filter_map(|at| entries.get(*at));
+    let times: Vec<u64> = shown.filter(|entry| tells_when(entry)).map(|Entry(at, _)| *at).collect();
+    let first = times.iter().min().copied().unwrap_or(0);
+    let last = times.iter().max().copied().unwrap_or(u64::MAX);
     for (place, entry) in entries.iter().enumerate() {
         let Entry(at, event) = entry;
         let around = *at >= first.saturating_sub(AROUND) && *at <= last.saturating_add(AROUND);
@@ -24,9 +24,9 @@ pub(super) fn write(text: &mut String, entries: &[Entry], witnesses: &[usize]) {
     }
 }
 
-/// The table is read at the end, whenever its rows were written.
-fn is_final(Entry(_, event): &Entry) -> bool {
-    matches!(event, Event::Stored { .. })
+/// The table is read at the end, whenever its rows were written; a connection may be long open.
+fn tells_when(Entry(_, event): &Entry) -> bool {
+    !matches!(event, Event::Stored { .. } | Event::Open { .. })
 }
 
 fn is_fault(event: &Event) -> bool {
