@@ -268,7 +268,7 @@ impl Postgres {
         let state = if names.is_empty() {
             "select current_setting('synchronous_standby_names') = ''"
         } else {
-            "select exists (select from pg_stat_replication where sync_state = 'sync')"
+            IN_SYNC
         };
         self.becomes_true(state).await
     }
@@ -302,6 +302,10 @@ impl Postgres {
             .into()
     }
 }
+
+/// A synchronous standby is there and has caught up.
+pub(crate) const IN_SYNC: &str =
+    "select exists (select from pg_stat_replication where sync_state = 'sync')";
 
 /// The database, where the cluster is.
 const CREATE: [&str; 1] = ["create database tidings"];

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use wire::Outcome;
 
 use super::Effect;
-use crate::cluster::{Cluster, send_signal};
+use crate::cluster::{Cluster, IN_SYNC, send_signal};
 
 pub(super) async fn stop_standby(cluster: &Cluster) -> Outcome<Effect> {
     let status = cluster.standby()?.end(Signal::QUIT).await?;
@@ -16,8 +16,7 @@ pub(super) async fn stop_standby(cluster: &Cluster) -> Outcome<Effect> {
 
 pub(super) async fn start_standby(cluster: &Cluster) -> Outcome<()> {
     cluster.standby()?.start().await?;
-    let in_sync = "select exists (select from pg_stat_replication where sync_state = 'sync')";
-    cluster.postgres().becomes_true(in_sync).await
+    cluster.postgres().becomes_true(IN_SYNC).await
 }
 
 pub(super) async fn kill_primary(cluster: &Cluster) -> Outcome<Effect> {
