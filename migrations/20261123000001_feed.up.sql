@@ -29,6 +29,8 @@ create table tidings.app_edge (
     app text collate "C" primary key,
     edge uuid not null
 );
+-- Every read of the feed looks for the highest.
+create index app_edge_edge on tidings.app_edge (edge);
 
 -- An id is a ULID stored as uuid:
 --   48 bits ms | 15 bits counter | 0 | 16 bits epoch | 48 bits tail

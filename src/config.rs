@@ -19,7 +19,7 @@ use reqwest::Url;
 use crate::clock::Clock;
 use crate::replayer::PageSize;
 
-pub use flags::{DatabaseFlags, Flags, LogFlags, ServerFlags};
+pub use flags::{DatabaseFlags, Flags, LogFlags, RetentionFlags, ServerFlags};
 pub use layers::{Invalid, Layers};
 pub use open_files::raise_open_file_limit;
 
@@ -52,6 +52,8 @@ pub struct Config {
     pub max_data: usize,
     /// `TIDINGS_MAX_BODY`: bytes of one request's body.
     pub max_body: usize,
+    /// `TIDINGS_RETENTION`: how long notifications are kept.
+    pub retention: Duration,
     /// `TIDINGS_MIGRATE`: whether the server brings the schema up to date when it starts.
     pub migrate: bool,
     /// `TIDINGS_ALLOW_UNAUTHENTICATED`: whether it may listen beyond loopback, where everyone who
@@ -90,6 +92,10 @@ pub struct Limits {
     pub ring_bytes: usize,
     /// How large one page of a replay may be.
     pub page: PageSize,
+    /// For the first byte of a request, and for the rest of its head.
+    pub header_timeout: Duration,
+    /// A client that takes no byte for this long is gone or stalled; it comes back with its cursor.
+    pub stalled_after: Duration,
     /// Where this instance takes its time from.
     pub clock: Clock,
 }
@@ -99,6 +105,8 @@ impl Default for Limits {
         Self {
             ring_bytes: 64 << 20,
             page: PageSize { rows: 500, bytes: 256 << 10 },
+            header_timeout: Duration::from_secs(30),
+            stalled_after: Duration::from_secs(60),
             clock: Clock::default(),
         }
     }
@@ -118,6 +126,7 @@ impl Default for Config {
             max_connections: connections_within_open_files(),
             max_data: 64 * 1024,
             max_body: 8 * 1024 * 1024,
+            retention: Duration::from_secs(30 * 24 * 60 * 60),
             migrate: true,
             allow_unauthenticated: false,
             log: "info".to_owned(),
@@ -133,9 +142,10 @@ impl Config {
     pub fn load(flags: &Flags, layers: &Layers) -> Result<(Self, Vec<String>), Invalid> {
         let mut config = Self::default();
         config.read_database(&flags.database, layers)?;
+        config.read_retention(&flags.retention, layers)?;
         config.read_log(&flags.log, layers)?;
         config.read_server(&flags.server, layers)?;
-        config.check(layers)?;
+        config.check()?;
         let mut warnings = layers.unknown_names();
         warnings.extend(config.too_many_connections());
         Ok((config, warnings))
@@ -156,6 +166,10 @@ impl Config {
         private.bin_dir = layers.read("TIDINGS_POSTGRES_BIN", &flags.postgres_bin, folder)?;
         private.user = layers.read("TIDINGS_POSTGRES_USER", &flags.postgres_user, plain)?;
         Ok(())
+    }
+
+    fn read_retention(&mut self, flags: &RetentionFlags, layers: &Layers) -> Result<(), Invalid> {
+        layers.set(&mut self.retention, "TIDINGS_RETENTION", &flags.retention, values::retention)
     }
 
     fn read_log(&mut self, flags: &LogFlags, layers: &Layers) -> Result<(), Invalid> {
@@ -193,14 +207,7 @@ impl Config {
     }
 
     /// What no single value shows.
-    fn check(&self, layers: &Layers) -> Result<(), Invalid> {
-        if layers.value("TIDINGS_RETENTION", &None).is_some() {
-            return Err(Invalid(
-                "TIDINGS_RETENTION is set, but removing old notifications is not built yet and \
-                 this version keeps them all: unset TIDINGS_RETENTION to start"
-                    .to_owned(),
-            ));
-        }
+    fn check(&self) -> Result<(), Invalid> {
         if self.direct_database_url.is_some() && self.database_url.is_none() {
             return Err(Invalid(
                 "TIDINGS_DIRECT_DATABASE_URL (--direct-database-url) is set without DATABASE_URL \
@@ -255,6 +262,7 @@ impl fmt::Debug for Config {
             max_connections,
             max_data,
             max_body,
+            retention,
             migrate,
             allow_unauthenticated,
             log,
@@ -274,6 +282,7 @@ impl fmt::Debug for Config {
             .field("max_connections", max_connections)
             .field("max_data", max_data)
             .field("max_body", max_body)
+            .field("retention", retention)
             .field("migrate", migrate)
             .field("allow_unauthenticated", allow_unauthenticated)
             .field("log", log)

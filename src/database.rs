@@ -5,15 +5,12 @@ use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::store::{SchemaError, Store, StoreError};
 
 const SHORTEST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
-const PARTITIONS_EVERY: Duration = Duration::from_secs(3600);
-/// Appends queue up behind each attempt for up to its lock timeout of 100 ms.
-const PARTITIONS_RETRY: Duration = Duration::from_secs(10);
 
 /// The store and what is known about it.
 #[derive(Debug)]
@@ -27,6 +24,7 @@ pub struct Database {
 struct State {
     prepared: bool,
     up: bool,
+    lent: bool,
 }
 
 /// Why the database cannot be used, whatever time is given.
@@ -38,6 +36,9 @@ pub enum UnusableDatabase {
     /// Postgres refuses us.
     #[error("the database refuses tidings: {0}; check DATABASE_URL and the rights of its role")]
     Refused(String),
+    /// Sessions of our own are not to be had.
+    #[error(transparent)]
+    Pooler(StoreError),
 }
 
 impl Database {
@@ -53,7 +54,8 @@ impl Database {
 
     /// The last query that checked was answered.
     pub fn is_up(&self) -> bool {
-        self.state.borrow().up
+        let state = self.state.borrow();
+        state.up && !state.lent
     }
 
     /// Notes whether the database answers.
@@ -68,6 +70,16 @@ impl Database {
                     "the database cannot be reached; streams stay open and sends are refused until it is back"
                 ),
             }
+        }
+    }
+
+    /// Notes whether what the writer got is a connection of its own. On one that a pooler lends
+    /// nothing can be appended safely, and reads come back by luck.
+    pub fn set_lent(&self, lent: bool) {
+        let changed =
+            self.state.send_if_modified(|state| std::mem::replace(&mut state.lent, lent) != lent);
+        if changed && lent {
+            error!("{}", StoreError::LentConnection);
         }
     }
 
@@ -91,7 +103,10 @@ impl Database {
                 Err(SchemaError::Store(error)) => error,
                 Err(error) => return Err(error.into()),
             };
-            if is_refusal(&error) {
+            if matches!(error, StoreError::LentConnection) {
+                return Err(UnusableDatabase::Pooler(error));
+            }
+            if error.is_refusal() {
                 return Err(UnusableDatabase::Refused(error.summary()));
             }
             warn!(error = error.summary(), "waiting for the database");
@@ -117,40 +132,4 @@ impl Database {
         }
         Ok(())
     }
-
-    /// Makes partitions ahead, now and every hour, for as long as the program runs.
-    pub async fn maintain_forever(&self) {
-        self.prepared().await;
-        loop {
-            let pause = match self.store.extend_partitions().await {
-                Ok(added) => {
-                    if added > 0 {
-                        info!(added, "made partitions ahead");
-                    }
-                    PARTITIONS_EVERY
-                }
-                Err(error) if is_refusal(&error) => {
-                    warn!(
-                        error = error.summary(),
-                        "may not make partitions ahead; the open one takes all rows"
-                    );
-                    PARTITIONS_EVERY
-                }
-                Err(error) => {
-                    info!(
-                        error = error.summary(),
-                        "could not make partitions ahead; trying again soon"
-                    );
-                    PARTITIONS_RETRY
-                }
-            };
-            tokio::time::sleep(pause).await;
-        }
-    }
-}
-
-/// Waiting would not help: wrong password, no such database, no privilege.
-fn is_refusal(error: &StoreError) -> bool {
-    let state = error.sqlstate().unwrap_or_default();
-    ["28", "3D", "42"].iter().any(|class| state.starts_with(class))
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tracing::{error, warn};
 use utoipa::ToSchema;
 
-use crate::store::StoreError;
+use crate::store::{ChangeError, StoreError};
 use crate::writer::SendError;
 
 macro_rules! kinds {
@@ -85,8 +85,6 @@ kinds! {
     UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "Unsupported media type";
     /// A defect of ours.
     Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error";
-    /// In the contract, but not built yet.
-    NotImplemented = "not-implemented", NOT_IMPLEMENTED, "Not implemented";
     /// Too much at once.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Overloaded";
     /// The database is away.
@@ -139,7 +137,7 @@ pub struct ProblemBody<'a> {
 
 impl Problem {
     /// 5xx: what happened, for the log.
-    fn caused_by(mut self, cause: impl Into<String>) -> Problem {
+    pub fn caused_by(mut self, cause: impl Into<String>) -> Problem {
         self.cause = Some(cause.into());
         self
     }
@@ -213,6 +211,27 @@ impl From<SendError> for Problem {
             SendError::KeyMismatch => Kind::IdempotencyMismatch.because(
                 "This Idempotency-Key was used with another method, path, type or body: take a new key for a new request.",
             ),
+        }
+    }
+}
+
+impl Problem {
+    /// Why a change of state or a withdrawal was not acknowledged.
+    pub fn of_change(error: ChangeError, database_is_up: bool) -> Problem {
+        let away = "The database cannot be reached. Nothing was changed; try again later.";
+        match error {
+            ChangeError::NoSession(error) if !database_is_up => {
+                Kind::DatabaseUnreachable.because(away).caused_by(error.summary())
+            }
+            ChangeError::Refused(error) => {
+                Kind::DatabaseUnreachable.because(away).caused_by(error.summary())
+            }
+            ChangeError::NoSession(error) | ChangeError::Busy(error) => Kind::Overloaded
+                .because("Too many changes are under way. Nothing was changed; try again later.")
+                .caused_by(error.summary()),
+            ChangeError::OutcomeUnknown(error) => Kind::OutcomeUnknown
+                .because("The database broke off. It may be done; repeating it is harmless.")
+                .caused_by(error.summary()),
         }
     }
 }

@@ -34,6 +34,11 @@ impl EventId {
         (u128::from(self.0) & ((1 << 48) - 1)) as u64
     }
 
+    /// The largest id at `position` of a row made in the same epoch as this one.
+    pub fn moved_to(self, position: i64) -> EventId {
+        EventId::at(position, (u128::from(self.0) >> 48) as u16, (1 << 48) - 1)
+    }
+
     /// The largest id that is older than `ms` (Unix time): a cursor from which everything of that
     /// millisecond and later follows.
     pub fn just_before_ms(ms: u64) -> EventId {

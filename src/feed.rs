@@ -33,6 +33,8 @@ pub struct Feed {
     metrics: Arc<Metrics>,
     own_groups: mpsc::Receiver<OwnGroup>,
     ear: Arc<Ear>,
+    /// What the hub's position belongs to.
+    epoch: i32,
 }
 
 /// What the listener tells the feed, and the other way round.
@@ -61,7 +63,7 @@ impl Feed {
         own_groups: mpsc::Receiver<OwnGroup>,
     ) -> Feed {
         let ear = Ear { wake: Notify::new(), announced: AtomicI64::new(0), deaf: Notify::new() };
-        Feed { database, hub, clock, metrics, own_groups, ear: Arc::new(ear) }
+        Feed { database, hub, clock, metrics, own_groups, ear: Arc::new(ear), epoch: 0 }
     }
 
     /// Runs for as long as the program does.
@@ -81,11 +83,12 @@ impl Feed {
                     biased;
                     Some(group) = self.own_groups.recv() => {
                         let position = self.hub.position();
-                        if position.position() == group.prev {
+                        if position.position() == group.prev && self.epoch == group.epoch {
                             self.dispatch(&group.rows);
                             continue;
                         }
-                        if group.rows.last().is_none_or(|last| last.id <= position) {
+                        let has_all = group.rows.last().is_none_or(|last| last.id <= position);
+                        if has_all && self.epoch == group.epoch {
                             continue;
                         }
                     }
@@ -115,10 +118,14 @@ impl Feed {
     }
 
     /// What came before is for replays.
-    async fn start_at_the_head(&self) {
+    async fn start_at_the_head(&mut self) {
         loop {
             match self.database.store().head().await {
-                Ok(head) => return self.hub.skip_to(head),
+                Ok(head) => {
+                    self.hub.skip_to(head.id);
+                    self.epoch = head.epoch;
+                    return self.database.store().note_seen(head.id.position(), head.epoch);
+                }
                 Err(error) => self.database_is_away(&error).await,
             }
         }
@@ -129,17 +136,29 @@ impl Feed {
         loop {
             let before = self.hub.position();
             self.metrics.feed_reads.inc();
-            let page = match self.database.store().read_feed(before).await {
+            let page = match self.database.store().read_feed(before, self.epoch).await {
                 Ok(page) => page,
                 Err(error) => return self.database_is_away(&error).await,
             };
             self.database.set_up(true);
+            if let Some(epoch) = page.new_epoch {
+                warn!(
+                    epoch = epoch.number,
+                    "the database was restored or failed over; streams start anew from what it kept"
+                );
+                self.hub.reset_to(before.moved_to(epoch.cut_off_at));
+                self.epoch = epoch.number;
+                self.database.store().note_seen(epoch.cut_off_at, self.epoch);
+                continue;
+            }
             if page.edge > before {
-                // We were away for longer than the retention; the streams learn it from their pages.
+                // We were away for longer than the retention, of all or of one app. The streams learn
+                // from their pages what they lost; those of other apps find that it is nothing.
                 self.hub.skip_to(page.edge);
                 continue;
             }
             self.dispatch(&page.rows);
+            self.database.store().note_seen(self.hub.position().position(), self.epoch);
             if !page.more {
                 return;
             }
@@ -189,8 +208,8 @@ async fn relay(listener: &mut sqlx::postgres::PgListener, ear: &Ear) {
     loop {
         match listener.try_recv().await {
             Ok(Some(notice)) => ear.hear(notice.payload().parse().unwrap_or(i64::MAX)),
-            // Broken and connected again: wake-ups may be lost.
-            Ok(None) => ear.hear(i64::MAX),
+            // Broken: some breaks come as an error, others do not.
+            Ok(None) => return,
             Err(error) => {
                 debug!(%error, "the listener's connection broke");
                 return;

@@ -4,7 +4,8 @@
 //! One ring holds the events of all audiences that somebody here listens to, bounded in bytes
 //! (invariant 5). Each audience has an index into it. Whoever falls off the ring goes back to replay.
 
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::address::{App, Audience};
+use crate::coverage::{Coverage, Format};
 use crate::event_id::EventId;
 use crate::frame;
 use crate::metrics::{Held, Metrics, Phase};
@@ -21,8 +23,6 @@ use crate::notification::Notification;
 const EVENT_OVERHEAD: usize = 200;
 /// What one wake of one subscription takes out at once.
 const TAKE_BYTES: usize = 64 << 10;
-/// And of one audience, so that a long ring is not walked again for every few events of it.
-const TAKE_EVENTS: usize = 256;
 
 /// The hub of one instance.
 #[derive(Debug)]
@@ -36,13 +36,20 @@ pub struct Hub {
 struct State {
     /// Everything up to here has been dispatched.
     position: EventId,
+    /// How often the position was set back.
+    setbacks: u64,
     /// All events kept, oldest first, with the audience they are indexed under.
     ring: VecDeque<(AudienceKey, Arc<Event>)>,
     bytes: usize,
     audiences: HashMap<AudienceKey, AudienceEntry>,
-    by_name: HashMap<App, HashMap<Arc<str>, AudienceKey>>,
+    /// Those joined for each of the two formats.
+    data: ByName,
+    envelope: ByName,
     next_key: AudienceKey,
 }
+
+/// An audience in one format, by the names that rows carry.
+type ByName = HashMap<App, HashMap<Box<str>, AudienceKey>>;
 
 /// Never used twice, so what is left in the ring of an audience that everyone left is nobody's.
 type AudienceKey = u64;
@@ -50,11 +57,44 @@ type AudienceKey = u64;
 #[derive(Debug)]
 struct AudienceEntry {
     app: App,
-    name: Arc<str>,
+    audience: Audience,
+    format: Format,
     /// Events up to here may be missing below.
     floor: EventId,
     events: VecDeque<Arc<Event>>,
-    members: Vec<Arc<Notify>>,
+    members: Members,
+}
+
+/// Whom to wake. A member keeps its place, so that one of thousands who leaves a hundred topics is not
+/// looked for in each.
+#[derive(Debug, Default)]
+struct Members {
+    places: Vec<Option<Arc<Notify>>>,
+    free: Vec<u32>,
+}
+
+impl Members {
+    fn add(&mut self, member: Arc<Notify>) -> u32 {
+        if let Some(place) = self.free.pop() {
+            self.places[place as usize] = Some(member);
+            return place;
+        }
+        self.places.push(Some(member));
+        self.places.len() as u32 - 1
+    }
+
+    fn remove(&mut self, place: u32) {
+        self.places[place as usize] = None;
+        self.free.push(place);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.places.len() == self.free.len()
+    }
+
+    fn wake(&self) {
+        self.places.iter().flatten().for_each(|member| member.notify_one());
+    }
 }
 
 #[derive(Debug)]
@@ -89,10 +129,12 @@ impl Hub {
     pub fn new(ring_bytes: usize, metrics: Arc<Metrics>) -> Hub {
         let state = State {
             position: EventId::ZERO,
+            setbacks: 0,
             ring: VecDeque::new(),
             bytes: 0,
             audiences: HashMap::new(),
-            by_name: HashMap::new(),
+            data: ByName::new(),
+            envelope: ByName::new(),
             next_key: 0,
         };
         Hub { state: Mutex::new(state), ring_bytes, metrics }
@@ -117,14 +159,9 @@ impl Hub {
                 continue;
             }
             state.position = row.id;
-            let Some(&key) =
-                state.by_name.get(row.app.as_str()).and_then(|app| app.get(row.audience.as_str()))
-            else {
-                continue;
-            };
-            let mut frame = String::new();
-            frame::notification(&mut frame, row.id, row.event.as_deref(), &row.data);
-            state.push(key, Arc::new(Event { id: row.id, frame: frame.into(), dispatched: now }));
+            for key in state.joined(row).into_iter().flatten() {
+                state.push(key, row, now);
+            }
         }
         state.shrink(self.ring_bytes);
         self.metrics.ring_bytes.set(state.bytes as i64);
@@ -133,34 +170,66 @@ impl Hub {
     /// Goes on from `position` although rows before it may be missing; every subscription that is
     /// not yet there goes back to replay, where it learns what it lost.
     pub fn skip_to(&self, position: EventId) {
+        self.state().jump(position);
+    }
+
+    /// Goes on from `position`, which can be lower: a restore or failover has lost what came after it.
+    /// Every subscription goes back to replay, also one whose cursor is above.
+    pub fn reset_to(&self, position: EventId) {
         let mut state = self.state();
-        state.position = position;
-        state.ring.clear();
-        state.bytes = 0;
-        for audience in state.audiences.values_mut() {
-            audience.floor = position;
-            audience.events.clear();
-            audience.members.iter().for_each(|member| member.notify_one());
-        }
+        state.setbacks += 1;
+        state.jump(position);
     }
 
     /// Registers a subscription, before its first page is read: its audiences are kept in the ring
     /// from here on, so a page that comes back short meets the ring without a hole.
-    pub fn join(self: &Arc<Hub>, app: &App, audiences: &[Audience]) -> Membership {
+    pub fn join(self: &Arc<Hub>, coverage: &Coverage) -> Membership {
         let wake = Arc::new(Notify::new());
         let mut state = self.state();
-        let keys = audiences.iter().map(|a| state.join(app, a.to_sql(), wake.clone())).collect();
-        let counted = Held::new(&self.metrics.subscriptions, 1);
-        Membership { hub: self.clone(), keys, wake, _counted: counted }
+        let join = |audience| state.join(coverage, audience, wake.clone());
+        let places = coverage.audiences.iter().map(join).collect();
+        let (setbacks, counted) = (state.setbacks, Held::new(&self.metrics.subscriptions, 1));
+        Membership { hub: self.clone(), places, wake, setbacks, _counted: counted }
     }
 }
 
 impl State {
-    fn push(&mut self, key: AudienceKey, event: Arc<Event>) {
+    fn jump(&mut self, position: EventId) {
+        self.position = position;
+        self.ring.clear();
+        self.bytes = 0;
+        for audience in self.audiences.values_mut() {
+            audience.floor = position;
+            audience.events.clear();
+            audience.members.wake();
+        }
+    }
+
+    fn names(&mut self, format: Format) -> &mut ByName {
+        match format {
+            Format::Data => &mut self.data,
+            Format::Envelope => &mut self.envelope,
+        }
+    }
+
+    /// The audience of a row, in each format that somebody here has joined it with.
+    fn joined(&self, row: &Notification) -> [Option<AudienceKey>; 2] {
+        let find =
+            |names: &ByName| names.get(row.app.as_str())?.get(row.audience.as_str()).copied();
+        [find(&self.data), find(&self.envelope)]
+    }
+
+    fn push(&mut self, key: AudienceKey, row: &Notification, now: Instant) {
         let Some(audience) = self.audiences.get_mut(&key) else { return };
+        let mut frame = String::new();
+        let Notification { id, ref event, ref data, created_at, .. } = *row;
+        let event = event.as_deref();
+        let framed = frame::Row { id, event, audience: &audience.audience, created_at, data };
+        frame::row(&mut frame, audience.format, &framed);
+        let event = Arc::new(Event { id, frame: frame.into(), dispatched: now });
         self.bytes += event.cost();
         audience.events.push_back(event.clone());
-        audience.members.iter().for_each(|member| member.notify_one());
+        audience.members.wake();
         self.ring.push_back((key, event));
     }
 
@@ -176,51 +245,57 @@ impl State {
         }
     }
 
-    fn join(&mut self, app: &App, name: String, wake: Arc<Notify>) -> AudienceKey {
-        let names = self.by_name.entry(app.clone()).or_default();
-        if let Some(key) = names.get(name.as_str()) {
-            let audience = self.audiences.get_mut(key).expect("a name leaves with its audience");
-            audience.members.push(wake);
-            return *key;
-        }
-        self.next_key += 1;
-        let name: Arc<str> = name.into();
-        names.insert(name.clone(), self.next_key);
-        let audience = AudienceEntry {
-            app: app.clone(),
-            name,
-            floor: self.position,
+    fn join(
+        &mut self,
+        coverage: &Coverage,
+        audience: &Audience,
+        wake: Arc<Notify>,
+    ) -> (AudienceKey, u32) {
+        let (next_key, floor) = (self.next_key + 1, self.position);
+        let names = self.names(coverage.format).entry(coverage.app.clone()).or_default();
+        let key = *names.entry(audience.to_sql().into()).or_insert(next_key);
+        self.next_key = self.next_key.max(key);
+        let entry = self.audiences.entry(key).or_insert_with(|| AudienceEntry {
+            app: coverage.app.clone(),
+            audience: audience.clone(),
+            format: coverage.format,
+            floor,
             events: VecDeque::new(),
-            members: vec![wake],
-        };
-        self.audiences.insert(self.next_key, audience);
-        self.next_key
+            members: Members::default(),
+        });
+        (key, entry.members.add(wake))
     }
 
-    fn leave(&mut self, key: AudienceKey, wake: &Arc<Notify>) {
-        let Some(audience) = self.audiences.get_mut(&key) else { return };
-        if let Some(at) = audience.members.iter().position(|member| Arc::ptr_eq(member, wake)) {
-            audience.members.swap_remove(at);
-        }
-        if !audience.members.is_empty() {
+    fn leave(&mut self, key: AudienceKey, place: u32) {
+        let Some(entry) = self.audiences.get_mut(&key) else { return };
+        entry.members.remove(place);
+        if !entry.members.is_empty() {
             return;
         }
-        let Some(AudienceEntry { app, name, .. }) = self.audiences.remove(&key) else { return };
-        if let Some(names) = self.by_name.get_mut(&app) {
-            names.remove(&name);
+        let Some(AudienceEntry { app, audience, format, .. }) = self.audiences.remove(&key) else {
+            return;
+        };
+        let by_name = self.names(format);
+        if let Some(names) = by_name.get_mut(&app) {
+            names.remove(audience.to_sql().as_str());
             if names.is_empty() {
-                self.by_name.remove(&app);
+                by_name.remove(&app);
             }
         }
     }
 }
 
+type Queue<'a> = std::iter::Peekable<std::collections::vec_deque::Iter<'a, Arc<Event>>>;
+
 /// A subscription's place in the hub; dropping it leaves.
 #[derive(Debug)]
 pub struct Membership {
     hub: Arc<Hub>,
-    keys: Box<[AudienceKey]>,
+    /// Of each audience, and which member of it this is.
+    places: Box<[(AudienceKey, u32)]>,
     wake: Arc<Notify>,
+    /// Those of the hub that the subscription has gone back to replay for.
+    setbacks: u64,
     _counted: Held,
 }
 
@@ -232,38 +307,41 @@ impl Membership {
 
     /// Takes the events behind `cursor`. The position and the rings are read under one lock: an
     /// event cannot be published on one audience between the looks at two others.
-    pub fn take(&self, cursor: EventId) -> Taken {
+    pub fn take(&mut self, cursor: EventId) -> Taken {
         let state = self.hub.state();
-        let mut events: Vec<&Arc<Event>> = Vec::new();
+        if state.setbacks != self.setbacks {
+            self.setbacks = state.setbacks;
+            return Taken::Behind;
+        }
         let mut complete_to = cursor.max(state.position);
-        for key in &self.keys {
+        let mut queues = Vec::new();
+        for (key, _) in &self.places {
             let Some(audience) = state.audiences.get(key) else { continue };
             if audience.floor > cursor {
                 return Taken::Behind;
             }
             let from = audience.events.partition_point(|event| event.id <= cursor);
-            let to = audience.events.len().min(from + TAKE_EVENTS);
-            events.extend(audience.events.range(from..to));
-            if to < audience.events.len() {
-                complete_to = complete_to.min(audience.events[to - 1].id);
+            if from < audience.events.len() {
+                queues.push(audience.events.range(from..).peekable());
             }
         }
-        if self.keys.len() > 1 {
-            events.sort_unstable_by_key(|event| event.id);
-        }
-        events.truncate(events.partition_point(|event| event.id <= complete_to));
-
-        let mut bytes = 0;
-        let fits = events.iter().take_while(|event| {
+        // Merged only as far as it is taken: of a hundred long queues, most is left for later.
+        let next = |queue: &mut Queue<'_>| queue.peek().map(|event| event.id);
+        let mut order: BinaryHeap<_> = (0..)
+            .zip(&mut queues)
+            .filter_map(|(place, queue)| Some(Reverse((next(queue)?, place))))
+            .collect();
+        let (mut events, mut bytes) = (Vec::<Arc<Event>>::new(), 0);
+        while let Some(Reverse((_, place))) = order.pop() {
+            let Some(event) = queues[place].next() else { continue };
             bytes += event.frame.len();
-            bytes <= TAKE_BYTES
-        });
-        let count = fits.count().max(1).min(events.len());
-        if count < events.len() {
-            complete_to = events[count - 1].id;
+            if let Some(last) = events.last().filter(|_| bytes > TAKE_BYTES) {
+                complete_to = last.id;
+                break;
+            }
+            events.push(event.clone());
+            order.extend(next(&mut queues[place]).map(|id| Reverse((id, place))));
         }
-        let events: Vec<Arc<Event>> =
-            events[..count].iter().map(|event| Arc::clone(event)).collect();
         drop(state);
         self.observe(&events);
         Taken::Frames { bytes: join(&events), complete_to }
@@ -293,8 +371,8 @@ fn join(events: &[Arc<Event>]) -> Bytes {
 impl Drop for Membership {
     fn drop(&mut self) {
         let mut state = self.hub.state();
-        for key in &self.keys {
-            state.leave(*key, &self.wake);
+        for (key, place) in &self.places {
+            state.leave(*key, *place);
         }
     }
 }

@@ -11,11 +11,14 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::database::{Database, UnusableDatabase};
+use crate::drainer::Drainer;
 use crate::feed::Feed;
 use crate::http;
 use crate::hub::Hub;
+use crate::maintenance::Maintainer;
 use crate::metrics::Metrics;
 use crate::replayer::Replayer;
+use crate::retention::Retention;
 use crate::server::Server;
 use crate::shutdown::{Drain, Shutdown};
 use crate::store::Store;
@@ -70,15 +73,22 @@ pub async fn run(
     let leaving = shutdown.graceful.clone();
     let handlers = http::Server::new(config.clone(), sender.clone(), streams, leaving);
     let router = http::router(handlers.clone());
-    let server = Server::new(router, config.max_connections, metrics.connections.clone());
+    let open = metrics.connections.clone();
+    let server = Server::new(router, config.max_connections, &config.limits, open);
 
-    let maintenance = database.clone();
+    let drainer = Drainer::new(database.clone(), clock, metrics.clone());
+    let maintainer = Maintainer {
+        database: database.clone(),
+        retention: Retention { keep: config.retention, clock },
+        metrics: metrics.clone(),
+    };
     let background = [
         tokio::spawn(feed.run_forever()),
         tokio::spawn(replays),
         tokio::spawn(sender.clone().expire_forever(database.clone())),
         tokio::spawn(handlers.end_stalled_streams_forever()),
-        tokio::spawn(async move { maintenance.maintain_forever().await }),
+        tokio::spawn(drainer.run_forever()),
+        tokio::spawn(maintainer.run_forever()),
     ];
     let mut writer = tokio::spawn(writer.run());
     let mut server = tokio::spawn(server.run(listener, closing.clone()));

@@ -11,10 +11,13 @@
 //! `store` knows no HTTP and `hub` knows no SQL. ARCHITECTURE.md has the invariants.
 
 pub mod address;
+pub mod backlog;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod coverage;
 pub mod database;
+pub mod drainer;
 pub mod error;
 pub mod event_id;
 pub mod feed;
@@ -22,11 +25,14 @@ pub mod frame;
 pub mod http;
 pub mod hub;
 pub mod instance;
+pub mod maintenance;
 pub mod metrics;
 pub mod notification;
 pub mod postgres;
+pub mod prune;
 mod queue;
 pub mod replayer;
+pub mod retention;
 pub mod serve;
 pub mod server;
 pub mod shutdown;
@@ -36,4 +42,5 @@ pub mod telemetry;
 pub mod writer;
 
 pub use instance::{RunError, run};
-pub use serve::{migrate, serve};
+pub use prune::prune;
+pub use serve::{migrate, migrate_after_restore, serve};

@@ -1,6 +1,8 @@
 //! What an instance counts, for Prometheus (OpenMetrics text). Nothing is labelled by app or user:
 //! their number is not bounded.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -28,8 +30,16 @@ pub struct Metrics {
     pub send_queue_bytes: Gauge,
     /// Lane holders that were terminated because they had stopped.
     pub lane_holders_ended: Counter,
+    /// Rows of the outbox that this instance gave their ids.
+    pub outbox_rows: Counter,
+    /// How long the oldest row of the last slice had waited; 0 when none did.
+    pub outbox_age_seconds: Gauge<f64, AtomicU64>,
     /// Sends whose outcome had to be looked up.
     pub outcomes_settled: Family<Outcome, Counter>,
+    /// Changes of inbox state and withdrawals by outcome.
+    pub changes: Family<Outcome, Counter>,
+    /// From the call to the commit's answer.
+    pub change_seconds: Histogram,
     /// From a client's wish for a page to the page.
     pub replay_seconds: Histogram,
     /// Clients waiting for a page.
@@ -54,6 +64,14 @@ pub struct Metrics {
     pub listener_reconnects: Counter,
     /// Streams that were refused with `tidings.goodbye` or 503.
     pub streams_refused: Counter,
+    /// Partitions removed by this instance.
+    pub partitions_removed: Counter,
+    /// Partitions older than the retention that are still there.
+    pub partitions_overdue: Gauge,
+    /// Rows of apps with a shorter retention that this instance deleted.
+    pub app_rows_deleted: Counter,
+    /// When the oldest notification was sent, in Unix time; 0 without any.
+    pub oldest_notification: Gauge,
     /// 1 while the database answers.
     pub database_up: Gauge,
 }
@@ -130,10 +148,32 @@ impl Metrics {
                 "Stopped lane holders terminated",
                 Counter::default()
             ),
+            outbox_rows: register!(
+                "outbox_rows",
+                "Rows of the outbox moved into the feed",
+                Counter::default()
+            ),
+            outbox_age_seconds: register!(
+                "outbox_age",
+                Seconds,
+                "Age of the oldest row that waited in the outbox",
+                Gauge::default()
+            ),
             outcomes_settled: register!(
                 "outcomes_settled",
                 "Broken appends looked up",
                 Family::default()
+            ),
+            changes: register!(
+                "changes",
+                "Changes of inbox state and withdrawals by outcome",
+                Family::default()
+            ),
+            change_seconds: register!(
+                "change",
+                Seconds,
+                "From the call to the answer of its commit",
+                seconds()
             ),
             replay_seconds: register!(
                 "replay",
@@ -187,6 +227,27 @@ impl Metrics {
                 "streams_refused",
                 "Streams refused for overload or drain",
                 Counter::default()
+            ),
+            partitions_removed: register!(
+                "partitions_removed",
+                "Partitions removed by this instance",
+                Counter::default()
+            ),
+            partitions_overdue: register!(
+                "partitions_overdue",
+                "Partitions older than the retention that are still there",
+                Gauge::<i64>::default()
+            ),
+            app_rows_deleted: register!(
+                "app_retention_rows_deleted",
+                "Rows deleted because their app keeps them for a shorter time",
+                Counter::default()
+            ),
+            oldest_notification: register!(
+                "oldest_notification_timestamp",
+                Seconds,
+                "Time of the oldest notification kept",
+                Gauge::<i64>::default()
             ),
             database_up: register!(
                 "database_up",

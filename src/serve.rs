@@ -6,11 +6,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use sqlx::postgres::PgConnectOptions;
-use tokio::net::TcpListener;
 
 use crate::config::{Config, raise_open_file_limit};
 use crate::instance::{self, RunError};
 use crate::postgres::{self, PrivatePostgres};
+use crate::server;
 use crate::shutdown::Shutdown;
 use crate::store::{SchemaError, Store};
 
@@ -48,7 +48,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     // First the port, which is quick to find taken, then a database that may take seconds.
     let address = config.listen;
     let listener =
-        TcpListener::bind(address).await.map_err(|error| ServeError::Listen { address, error })?;
+        server::listen(address).map_err(|error| ServeError::Listen { address, error })?;
     let address = listener.local_addr()?;
     let private = match config.database_url {
         Some(_) => None,
@@ -66,25 +66,47 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     Ok(ended?)
 }
 
-/// Brings the schema of the configured database up to date; of the private one through a server that
-/// runs on it, else by starting it for as long as this takes. Returns how many migrations that took.
+/// Brings the schema of the configured database up to date. Returns how many migrations that took.
 pub async fn migrate(config: &Config) -> Result<usize, ServeError> {
+    by_hand(config, async |store| Ok(store.migrate().await?)).await
+}
+
+/// Brings the schema up to date after a restore, and opens an epoch: what clients have seen of rows that
+/// are not there any more is told as lost. Returns the number of migrations, and that of the epoch.
+pub async fn migrate_after_restore(config: &Config) -> Result<(usize, i32), ServeError> {
+    by_hand(config, async |store| {
+        Ok((store.migrate().await?, store.open_epoch().await.map_err(SchemaError::from)?))
+    })
+    .await
+}
+
+/// Does something to the configured database; to the private one through a server that runs on it, else
+/// by starting it for as long as this takes.
+pub(crate) async fn by_hand<T, E>(
+    config: &Config,
+    work: impl AsyncFnOnce(&Store) -> Result<T, E>,
+) -> Result<T, E>
+where
+    E: From<ServeError>,
+{
     let settings = config.private_postgres.clone();
     let mut private = None;
     let url = match config.direct_database_url.as_ref().or(config.database_url.as_ref()) {
         Some(url) => url.clone(),
-        None => match postgres::running_url(&settings)? {
+        None => match postgres::running_url(&settings).map_err(ServeError::from)? {
             Some(url) => url,
             None => private.insert(start_private(settings).await?).url(),
         },
     };
-    let store = Store::new(&url, None).map_err(RunError::InvalidUrl)?;
-    let migrated = store.migrate().await;
+    let store =
+        Store::new(&url, None).map_err(|error| ServeError::from(RunError::InvalidUrl(error)))?;
+    let done = work(&store).await;
     store.close().await;
     if let Some(private) = private {
-        tokio::task::spawn_blocking(move || private.stop()).await.map_err(io::Error::other)?;
+        let stopped = tokio::task::spawn_blocking(move || private.stop()).await;
+        stopped.map_err(|error| ServeError::from(io::Error::other(error)))?;
     }
-    Ok(migrated?)
+    done
 }
 
 async fn start_private(settings: postgres::Settings) -> Result<Arc<PrivatePostgres>, ServeError> {

@@ -2,12 +2,20 @@
 //! and stalled peers, and the orderly end. axum's own loop has no header timeout, and would wait for
 //! ever on an open stream.
 
+mod socket;
+
+use std::convert::Infallible;
+use std::error::Error;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::{Request, Version};
+use axum::response::Response;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -15,27 +23,38 @@ use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::metrics::gauge::Gauge;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::{Service, ServiceExt};
 use tracing::{debug, error};
 
+use self::socket::{LONGEST_HEAD, Socket};
+use crate::backlog::Backlog;
+use crate::config::Limits;
 use crate::metrics::Held;
 
-/// For the first byte of a request, and for the rest of its head.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// A peer that takes no byte for this long is gone or stalled; it comes back with its cursor.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A peer that acknowledges nothing for this long is dead, as the kernel sees it.
 const DEAD_PEER: Duration = Duration::from_secs(60);
 const KEEPALIVE: Duration = Duration::from_secs(20);
-/// What may lie in a connection's buffers. hyper allocates twice the smallest size for anything above
-/// it, for every idle stream; and more would only hide that a client does not read.
-const CONNECTION_BUFFER: usize = 8 << 10;
+/// What an HTTP/2 stream may have under way; more would only hide that a client does not read.
+const SEND_BUFFER: usize = 8 << 10;
 /// Connections beyond the streams: sends, health checks, and streams that are refused.
 const SPARE_CONNECTIONS: usize = 128;
+
+/// Connections that wait to be accepted. All clients of an instance that has gone come at once, and
+/// whom the kernel turns away tries again after a second. It allows `net.core.somaxconn`, mostly 4096.
+const BACKLOG: u32 = 65_535;
+
+/// Listens on `address`.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Accepts connections until told to stop, then waits for them to end.
 pub struct Server {
@@ -43,32 +62,47 @@ pub struct Server {
     http1: http1::Builder,
     http1_or_2: auto::Builder<TokioExecutor>,
     tasks: TaskTracker,
+    header_timeout: Duration,
+    stalled_after: Duration,
+    long_heads: Arc<Semaphore>,
     max_connections: usize,
     gauge: Gauge,
 }
 
 impl Server {
     /// A server for `router` with up to `max_streams` streams.
-    pub fn new(router: Router, max_streams: usize, gauge: Gauge) -> Server {
+    pub fn new(router: Router, max_streams: usize, limits: &Limits, gauge: Gauge) -> Server {
+        let Limits { header_timeout, stalled_after, .. } = *limits;
         let mut http1 = http1::Builder::new();
         http1
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .max_buf_size(CONNECTION_BUFFER);
+            .header_read_timeout(header_timeout)
+            .max_header_size(LONGEST_HEAD)
+            .max_buf_size(LONGEST_HEAD);
         let mut http1_or_2 = auto::Builder::new(TokioExecutor::new());
         http1_or_2
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .max_buf_size(CONNECTION_BUFFER);
+            .header_read_timeout(header_timeout)
+            .max_buf_size(LONGEST_HEAD);
         http1_or_2
             .http2()
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE)
-            .max_send_buf_size(CONNECTION_BUFFER);
-        let max_connections = max_streams.saturating_add(SPARE_CONNECTIONS);
-        Server { router, http1, http1_or_2, tasks: TaskTracker::new(), max_connections, gauge }
+            .max_header_list_size(LONGEST_HEAD as u32)
+            .max_send_buf_size(SEND_BUFFER);
+        Server {
+            router,
+            http1,
+            http1_or_2,
+            tasks: TaskTracker::new(),
+            header_timeout,
+            stalled_after,
+            long_heads: socket::long_heads(),
+            max_connections: max_streams.saturating_add(SPARE_CONNECTIONS),
+            gauge,
+        }
     }
 
     /// Serves until `closing`; then takes no more connections, asks the open ones to end (HTTP/2 is
@@ -106,26 +140,22 @@ impl Server {
             return;
         }
         // hyper's header timeout starts with the first byte.
-        let mut first = [0];
+        let mut first = [0; 2];
         let silent = tokio::select! {
-            peeked = timeout(HEADER_TIMEOUT, socket.peek(&mut first)) => !matches!(peeked, Ok(Ok(1))),
+            peeked = timeout(self.header_timeout, socket.peek(&mut first)) => !matches!(peeked, Ok(Ok(1..))),
             () = closing.cancelled() => true,
         };
         if silent {
             return;
         }
-        let mut io = TimeoutStream::new(socket);
-        io.set_write_timeout(Some(WRITE_TIMEOUT));
-        let service = TowerToHyperService::new(self.router.clone());
-        let io = TokioIo::new(Box::pin(io));
+        let socket = Socket::new(socket, self.stalled_after, &self.long_heads);
         let ended = match first {
-            // HTTP/2 begins with PRI. What begins with another letter, a GET above all, is spared
-            // the room for both, which an idle stream would keep.
-            [b'P'] => {
-                let mut connection = Box::pin(self.http1_or_2.serve_connection(io, service));
-                drive(connection.as_mut(), closing).await
-            }
+            // HTTP/2 begins with PRI. All else is spared the room for both, which an idle stream
+            // would keep.
+            [b'P', 0 | b'R'] => self.serve_http_2(socket, closing).await,
             _ => {
+                let service = self.service(socket.backlog(), |_| {});
+                let io = TokioIo::new(socket);
                 let connection = pin!(self.http1.serve_connection(io, service));
                 drive(connection, closing).await.map_err(Into::into)
             }
@@ -134,6 +164,57 @@ impl Server {
             debug!(error, "a connection broke");
         }
     }
+
+    /// Serves HTTP/2, or what only began like it. No header timeout runs while it is not known which,
+    /// nor on a connection that nothing is asked on.
+    async fn serve_http_2(
+        &self,
+        socket: Socket,
+        closing: CancellationToken,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let asked = CancellationToken::new();
+        let first_request = asked.clone();
+        let service = self.service(socket.backlog(), move |_| first_request.cancel());
+        let io = TokioIo::new(socket);
+        let mut connection = Box::pin(self.http1_or_2.serve_connection(io, service));
+        let unasked = async {
+            if timeout(self.header_timeout, asked.cancelled()).await.is_ok() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            ended = drive(connection.as_mut(), closing) => ended,
+            () = unasked => Err("nothing was asked in time".into()),
+        }
+    }
+
+    fn service<F: Fn(&Request<Incoming>) + Clone>(
+        &self,
+        backlog: Backlog,
+        sees: F,
+    ) -> TowerToHyperService<impl Handler + use<F>> {
+        TowerToHyperService::new(self.router.clone().map_request(
+            move |mut request: Request<Incoming>| {
+                sees(&request);
+                // Over HTTP/2 many streams share the socket, and each has a window of its own.
+                if request.version() != Version::HTTP_2 {
+                    request.extensions_mut().insert(backlog.clone());
+                }
+                request
+            },
+        ))
+    }
+}
+
+/// What hyper asks for an answer.
+trait Handler:
+    Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone
+{
+}
+
+impl<S> Handler for S where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone
+{
 }
 
 /// Runs a connection to its end, and asks it to end when the server closes.

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::address::{App, Audience};
 use crate::clock::Clock;
+use crate::coverage::Coverage;
 use crate::database::Database;
 use crate::event_id::EventId;
 use crate::frame::{self, GapReason, Goodbye};
@@ -58,8 +58,7 @@ pub struct Streams {
 #[derive(Debug)]
 pub struct Subscription {
     streams: Arc<Streams>,
-    app: App,
-    audiences: Arc<[Audience]>,
+    coverage: Arc<Coverage>,
     membership: Membership,
     phase: Phase,
     /// Nothing up to here is missing from what the client was sent; `None` until the start is known.
@@ -68,6 +67,8 @@ pub struct Subscription {
     outbox: VecDeque<Bytes>,
     then: Option<(EventId, Option<PageHold>)>,
     page: Option<oneshot::Receiver<Page>>,
+    /// How deep the next page looks into each audience; `None` before the first.
+    depth: Option<usize>,
     /// Notifications sent before the stream first went live; `None` from then on.
     replayed: Option<u64>,
     next_ping: Instant,
@@ -98,26 +99,21 @@ enum Woken {
 }
 
 impl Subscription {
-    /// Opens a stream for `audiences` of `app`.
-    pub fn open(
-        streams: Arc<Streams>,
-        app: App,
-        audiences: Vec<Audience>,
-        start: Start,
-    ) -> Subscription {
+    /// Opens a stream.
+    pub fn open(streams: Arc<Streams>, coverage: Coverage, start: Start) -> Subscription {
         // Before any page is read, so that the ring has what is appended after the page's snapshot.
-        let membership = streams.hub.join(&app, &audiences);
+        let membership = streams.hub.join(&coverage);
         let mut subscription = Subscription {
             next_ping: Instant::now() + streams.heartbeat,
             streams,
-            app,
-            audiences: audiences.into(),
+            coverage: Arc::new(coverage),
             membership,
             phase: Phase::Opening(start),
             position: None,
             outbox: VecDeque::new(),
             then: None,
             page: None,
+            depth: None,
             replayed: Some(0),
             end_at: None,
         };
@@ -208,11 +204,11 @@ impl Subscription {
     async fn wait(&mut self, live: bool) -> Woken {
         let Subscription {
             streams,
-            app,
-            audiences,
+            coverage,
             membership,
             position,
             page,
+            depth,
             next_ping,
             end_at,
             ..
@@ -223,7 +219,8 @@ impl Subscription {
                 membership.woken().await;
                 return Woken::Hub;
             }
-            let page = page.get_or_insert_with(|| streams.replayer.ask(app, audiences, *position));
+            let page =
+                page.get_or_insert_with(|| streams.replayer.ask(coverage, *position, *depth));
             // The replayer ends only with the program.
             page.await.map_or(Woken::End, Woken::Page)
         };
@@ -241,6 +238,7 @@ impl Subscription {
     }
 
     fn receive(&mut self, page: Page) {
+        self.depth = Some(page.next_depth);
         match self.phase {
             Phase::Opening(start) => self.receive_start(start, &page),
             Phase::Replaying { earliest } => self.receive_page(page, earliest),
@@ -281,8 +279,13 @@ impl Subscription {
     fn receive_page(&mut self, page: Page, earliest: bool) {
         let position = self.position.expect("pages are asked for behind a position");
         self.phase = Phase::Replaying { earliest: false };
-        // Against the sequence on the primary: the hub may lag behind a cursor that is good.
-        if position.position() > page.facts.last_position {
+        // First, since it is more exact: nothing that is here is passed over.
+        if let Some(end) = page.facts.cut_off_at {
+            return self.gap(Some(position), position.moved_to(end), GapReason::Restored);
+        }
+        // Against the sequence on the primary: the hub may lag behind a cursor that is good. An edge can
+        // be above all that was issued, where nothing was sent for long; it was told as a cursor.
+        if position.position() > page.facts.last_position && position > page.facts.edge {
             return self.gap(Some(position), page.facts.head, GapReason::Ahead);
         }
         // Every page looks: the edge can move in the middle of a replay.
@@ -294,10 +297,10 @@ impl Subscription {
             return self.gap(Some(position), page.facts.edge, GapReason::Expired);
         }
         if let Some(replayed) = &mut self.replayed {
-            *replayed += page.count;
+            *replayed += page.notifications;
         }
         let label = PhaseLabel { phase: "replay" };
-        self.streams.metrics.deliveries.get_or_create(&label).inc_by(page.count);
+        self.streams.metrics.deliveries.get_or_create(&label).inc_by(page.events);
         self.outbox.extend(page.chunks);
         self.then = Some((page.complete_to, Some(page.hold)));
         if page.caught_up {

@@ -30,6 +30,8 @@ const APPEND_DEADLINE: Duration = Duration::from_secs(5);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(15);
 /// A connection not used for this long is asked whether it lives: a round trip that nobody notices.
 const IDLE: Duration = Duration::from_millis(500);
+/// And a busy one is asked this often whether it is still ours.
+const ASK_EVERY: Duration = Duration::from_secs(5);
 const SHORTEST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
 
@@ -88,6 +90,8 @@ pub struct Sender {
 pub struct OwnGroup {
     /// The last position before it.
     pub prev: i64,
+    /// In which it was made.
+    pub epoch: i32,
     /// Its rows, in order.
     pub rows: Vec<Notification>,
 }
@@ -145,6 +149,7 @@ pub struct Writer {
     /// The highest position known to be committed: where to look for a lost group.
     last_known: i64,
     last_used: Instant,
+    last_asked: Instant,
 }
 
 impl Writer {
@@ -167,6 +172,7 @@ impl Writer {
             session: None,
             last_known: 0,
             last_used: Instant::now(),
+            last_asked: Instant::now(),
         };
         (writer, sender)
     }
@@ -202,8 +208,12 @@ impl Writer {
         let mut pause = SHORTEST_RETRY;
         while self.session.is_none() {
             match self.open_session().await {
-                Ok(session) => self.session = Some(session),
+                Ok(session) => {
+                    self.database.set_lent(false);
+                    self.session = Some(session);
+                }
                 Err(error) => {
+                    self.database.set_lent(matches!(error, StoreError::LentConnection));
                     warn!(error = error.summary(), "the writer cannot reach the database");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_RETRY);
@@ -214,21 +224,23 @@ impl Writer {
 
     async fn open_session(&mut self) -> Result<Session, StoreError> {
         let session = self.database.store().append_session().await?;
-        if self.last_known == 0 {
-            self.last_known = self.database.store().head().await?.position();
-        }
+        // Lower than before, if the database has gone back: its rows are to be found all the same.
+        let head = self.database.store().head().await?.id.position();
+        self.last_known = if self.last_known == 0 { head } else { head.min(self.last_known) };
         Ok(session)
     }
 
     /// A connection that broke while it was idle would make the outcome of the first call on it
     /// unknown, which would be told in `SETTLE_DEADLINE` and in doubt instead of soon and for certain.
     async fn session_answers(&mut self) -> bool {
-        if self.last_used.elapsed() < IDLE && self.database.is_up() {
+        let idle = self.last_used.elapsed() >= IDLE || !self.database.is_up();
+        if !idle && self.last_asked.elapsed() < ASK_EVERY {
             return true;
         }
+        self.last_asked = Instant::now();
         let Some(session) = &mut self.session else { return false };
         let Err(error) = session.ping().await else { return true };
-        info!(error = error.summary(), "the writer's connection broke while it was idle");
+        info!(error = error.summary(), "the writer's connection was lost between two appends");
         self.session = None;
         false
     }
@@ -287,7 +299,7 @@ impl Writer {
         // What the database added is in the table alone. A full channel loses nothing either: the
         // feed finds the rows there.
         if let Some(prev) = appended.prev.filter(|_| !appended.has_entries && !rows.is_empty()) {
-            let _ = self.to_feed.try_send(OwnGroup { prev, rows });
+            let _ = self.to_feed.try_send(OwnGroup { prev, epoch: appended.epoch, rows });
         }
     }
 
@@ -309,7 +321,7 @@ impl Writer {
                 Err(error) => error,
             };
             let state = error.sqlstate().unwrap_or_default();
-            if state.starts_with("22") || state.starts_with("23") {
+            if error.is_bad_data() {
                 self.session = Some(session);
                 return Err(SendError::Refused(error.summary()));
             }

@@ -1,5 +1,5 @@
-//! One notification to many subscribers of one user: how long until the last of them has it, and how
-//! many deliveries a second when notifications come back to back.
+//! One notification to many subscribers, of one user or of everyone in an app: how long until the last
+//! of them has it, and how many deliveries a second when notifications come back to back.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use crate::sender::{Envelope, Sender, join_all};
 use crate::stats::Samples;
 use crate::subscriber;
 use crate::target::Target;
-use crate::{Outcome, random_name};
+use crate::{Outcome, database, random_name, users};
 
 const USER: &str = "ada";
 const BURST_SENDERS: usize = 16; // one sender waits for each commit; 16 keep the groups filled
@@ -23,6 +23,9 @@ pub(crate) struct Options {
     /// Streams of the one user.
     #[arg(long, default_value_t = 1000)]
     subscribers: usize,
+    /// Each stream is of a user of its own, and the notifications are for everyone.
+    #[arg(long)]
+    everyone: bool,
     /// Notifications sent one by one, and again as many with --burst.
     #[arg(long, default_value_t = 300)]
     events: usize,
@@ -41,9 +44,12 @@ pub(crate) async fn run(options: &Options, target: &Target) -> Outcome<Figures> 
     let spread = Arc::new(Spread::new(events, options.subscribers));
     let sink = spread.clone();
     let parsed = Arc::new(move |number| sink.parsed(number));
-    let users = vec![USER.to_owned(); options.subscribers];
+    let (users, envelope) = match options.everyone {
+        true => (users(options.subscribers), Envelope::to_everyone(address, &app)),
+        false => (vec![USER.to_owned(); options.subscribers], Envelope::new(address, &app, USER)),
+    };
     let subscribers = subscriber::open_all(address, &app, &users, &parsed).await?;
-    let envelope = Arc::new(Envelope::new(address, &app, USER));
+    let envelope = Arc::new(envelope);
 
     let gap = Duration::from_millis(options.gap_ms);
     let mut sender = Sender::open(address).await?;
@@ -58,7 +64,19 @@ pub(crate) async fn run(options: &Options, target: &Target) -> Outcome<Figures> 
         let promised = spread.promised();
         subscriber::verify(&subscribers, |_| &promised).await?;
     }
+    one_row_each(target, &app, spread.promised()).await?;
     Ok(spread.figures(options))
+}
+
+/// However many streams a notification reached, it is one row.
+async fn one_row_each(target: &Target, app: &str, mut promised: Vec<Ulid>) -> Outcome<()> {
+    let Some(database_url) = target.database_url()? else { return Ok(()) };
+    let stored = database::ids_of_app(&database_url, app).await?;
+    promised.sort_unstable();
+    match stored == promised {
+        true => Ok(()),
+        false => Err(format!("{} rows of {} notifications", stored.len(), promised.len()).into()),
+    }
 }
 
 async fn burst(

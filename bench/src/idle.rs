@@ -62,15 +62,18 @@ pub(crate) async fn run(options: &Options, target: &Target) -> Outcome<Figures> 
 
 async fn open(target: &Target, app: &str, number: usize, user: String) -> Outcome<Subscriber> {
     let request = subscribe_head(target.address, app, &user, None);
-    let stream = match target.address.ip() {
-        // Every address in 127.0.0.0/8 is this machine's on Linux.
-        IpAddr::V4(ip) if ip.is_loopback() => {
-            let source = Ipv4Addr::new(127, 0, 0, u8::try_from(2 + number / PER_SOURCE)?);
-            Stream::open_from(source.into(), target.address, request.as_bytes()).await?
-        }
-        _ => Stream::open(target.address, request.as_bytes()).await?,
+    let stream = match source(target, number) {
+        Some(source) => Stream::open_from(source, target.address, request.as_bytes()).await?,
+        None => Stream::open(target.address, request.as_bytes()).await?,
     };
     Subscriber::follow(stream, user, Arc::new(|_| ())).await
+}
+
+/// Where to connect from, on loopback.
+pub(crate) fn source(target: &Target, number: usize) -> Option<IpAddr> {
+    // Every address in 127.0.0.0/8 is this machine's on Linux.
+    let source = Ipv4Addr::new(127, 0, 0, u8::try_from(2 + number / PER_SOURCE).ok()?);
+    target.address.ip().is_loopback().then_some(source.into())
 }
 
 /// Idle streams are still open, silent but for pings, and pinged.

@@ -16,24 +16,32 @@ use wire::{Failure, Outcome, http, sse, stream, timely};
 use crate::report::{Figures, Report};
 use crate::target::{Source, Target};
 
+mod abuse;
 mod check;
 mod cut_client;
 mod cuts;
 mod database;
+mod dump;
 #[cfg(test)]
 mod fake_server;
 mod fanout;
 mod follower;
 mod idle;
 mod latency;
+mod live;
 mod machine;
+mod old_partition;
+mod outbox;
 mod payload;
 mod proxy;
+mod reconnect;
 mod report;
+mod retention;
 mod sender;
 mod senders_order;
 mod sends;
 mod spawn;
+mod states;
 mod stats;
 mod subscriber;
 mod target;
@@ -70,10 +78,20 @@ enum Command {
     Latency(latency::Options),
     /// Memory of the server for each idle stream.
     Idle(idle::Options),
-    /// One notification to many subscribers of one user.
+    /// One notification to many subscribers of one user, or to everyone in an app.
     Fanout(fanout::Options),
     /// Exactly once and in order for clients that are cut again and again.
     Cuts(cuts::Options),
+    /// Many clients that come back at once, and what everybody else notices of it.
+    Reconnect(reconnect::Options),
+    /// Slow and bad clients: the server's memory, and what everybody else notices of them.
+    Abuse(abuse::Options),
+    /// The p99 of sends while a partition is removed, alone and beside a running pg_dump.
+    Retention(retention::Options),
+    /// Changes of inbox state a second, and what they cost sends beside them.
+    States(states::Options),
+    /// Delay of others while one app sends a million from SQL.
+    Outbox(outbox::Options),
     /// Order across two servers on one database, and throughput under an old snapshot.
     SendersOrder(senders_order::Options),
 }
@@ -127,6 +145,11 @@ impl Command {
             Self::Idle(options) => idle::run(options, target).await,
             Self::Fanout(options) => fanout::run(options, target).await,
             Self::Cuts(options) => cuts::run(options, target).await,
+            Self::Reconnect(options) => reconnect::run(options, target).await,
+            Self::Abuse(options) => abuse::run(options, target).await,
+            Self::Retention(options) => retention::run(options, target).await,
+            Self::States(options) => states::run(options, target).await,
+            Self::Outbox(options) => outbox::run(options, target).await,
             Self::SendersOrder(_) => unreachable!("it starts servers of its own"),
         }
     }

@@ -14,7 +14,7 @@ use crate::{Outcome, payload, timely};
 
 const BEFORE_FIRST: Duration = Duration::from_millis(50); // the pacer's thread is up by then
 
-/// The request that sends to one user, all but its number.
+/// A request that sends, all but its number.
 pub(crate) struct Envelope {
     request: Vec<u8>,
 }
@@ -22,7 +22,14 @@ pub(crate) struct Envelope {
 impl Envelope {
     pub(crate) fn new(address: SocketAddr, app: &str, user: &str) -> Self {
         let body = format!("{{\"data\":{}}}", payload::data(0));
-        let head = send_head(address, app, user, body.len());
+        let head = send_head(address, &format!("{app}/{user}"), body.len());
+        Self { request: format!("{head}{body}").into_bytes() }
+    }
+
+    /// The request that sends to everyone in an app.
+    pub(crate) fn to_everyone(address: SocketAddr, app: &str) -> Self {
+        let body = format!("{{\"to\":\"everyone\",\"data\":{}}}", payload::data(0));
+        let head = send_head(address, app, body.len());
         Self { request: format!("{head}{body}").into_bytes() }
     }
 }

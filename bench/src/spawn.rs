@@ -22,6 +22,7 @@ const KEPT_LINES: usize = 200;
 /// A running server process.
 pub(crate) struct Server {
     process: Child,
+    pub(crate) program: PathBuf,
     folder: PathBuf,
     pub(crate) address: SocketAddr,
     lines: Lines,
@@ -50,7 +51,7 @@ impl Server {
         let lines = Lines::default();
         lines.follow(process.stdout.take());
         lines.follow(process.stderr.take());
-        let mut server = Self { process, folder, address, lines };
+        let mut server = Self { process, program, folder, address, lines };
         server.ready().await?;
         Ok(server)
     }

@@ -60,11 +60,42 @@ impl Target {
     }
 }
 
-/// The request that sends a body of `length` bytes to one user, up to the body.
-pub(crate) fn send_head(address: SocketAddr, app: &str, user: &str, length: usize) -> String {
+/// The request that changes a user's state with a body of `length` bytes, up to the body.
+pub(crate) fn state_head(address: SocketAddr, app: &str, user: &str, length: usize) -> String {
     format!(
-        "POST {API}/send/{app}/{user} HTTP/1.1\r\nHost: {address}\r\n\
+        "POST {API}/state/{app}/{user} HTTP/1.1\r\nHost: {address}\r\n\
          Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    )
+}
+
+/// The request that sends a body of `length` bytes to `app/user` or to an app, up to the body.
+pub(crate) fn send_head(address: SocketAddr, to: &str, length: usize) -> String {
+    format!(
+        "POST {API}/send/{to} HTTP/1.1\r\nHost: {address}\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    )
+}
+
+/// A request that sends one notification each to many users of an app.
+pub(crate) fn send_to_many(address: SocketAddr, app: &str, users: &[String], data: &str) -> String {
+    let users = serde_json::json!(users);
+    let body = format!("{{\"to\":{{\"users\":{users}}},\"data\":{data}}}");
+    post(address, &format!("send/{app}"), &body)
+}
+
+/// A request that sends a batch to one user.
+pub(crate) fn send_batch(address: SocketAddr, app: &str, user: &str, datas: &[String]) -> String {
+    let entry = |data| format!("{{\"to\":{{\"user\":\"{user}\"}},\"data\":{data}}}");
+    let entries: Vec<String> = datas.iter().map(entry).collect();
+    let body = format!("{{\"notifications\":[{}]}}", entries.join(","));
+    post(address, &format!("batch/{app}"), &body)
+}
+
+fn post(address: SocketAddr, route: &str, body: &str) -> String {
+    format!(
+        "POST {API}/{route} HTTP/1.1\r\nHost: {address}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
     )
 }
 

@@ -14,6 +14,10 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Migrate {
+    /// After the database was restored from a copy of its files, or into the same cluster, which leaves
+    /// no trace: clients that have seen what is lost are told so. Stop the servers before the restore
+    #[arg(long)]
+    pub(super) after_restore: bool,
     #[command(flatten)]
     database: DatabaseFlags,
     #[command(flatten)]

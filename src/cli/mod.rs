@@ -1,6 +1,6 @@
 //! The command line: what `tidings` accepts, and what its exit codes mean.
 //!
-//! `serve` and `migrate` run the library; `send`, `tail` and `history` are clients that speak HTTP
+//! `serve`, `migrate` and `prune` run the library; `send`, `tail` and `history` are clients that speak HTTP
 //! to a running server. Only data goes to stdout, so that it can be piped; all words go to stderr.
 
 mod backoff;
@@ -8,6 +8,7 @@ mod client;
 mod history;
 mod migrate;
 mod print;
+mod prune;
 mod send;
 mod tail;
 
@@ -37,7 +38,7 @@ Exit codes:
   1    failed
   2    wrong usage or configuration
   3    refused by the server (a 4xx answer)
-  4    the server cannot be reached
+  4    the server, or the database, cannot be reached
   130  interrupted (tail)";
 
 /// Tidings, a persistent notification service: send once, and it arrives exactly once, in order,
@@ -63,6 +64,8 @@ enum Command {
     History(history::History),
     /// Bring the database's schema up to date and exit
     Migrate(migrate::Migrate),
+    /// Remove notifications that are older than the retention, as the server does every hour
+    Prune(prune::Prune),
 }
 
 /// The server that a client command speaks to.
@@ -136,7 +139,10 @@ impl Cli {
             Some(Command::Send(send)) => send.run().await,
             Some(Command::Tail(tail)) => tail.run().await,
             Some(Command::History(history)) => history.run().await,
-            Some(Command::Migrate(arguments)) => migrate(&arguments.flags()).await,
+            Some(Command::Migrate(arguments)) => {
+                migrate(arguments.after_restore, &arguments.flags()).await
+            }
+            Some(Command::Prune(prune)) => prune.run().await,
         };
         let Err(ending) = done else { return ExitCode::SUCCESS };
         if !matches!(ending, Ending::Interrupted | Ending::OutputClosed) {
@@ -151,10 +157,21 @@ async fn serve(flags: &Flags) -> Result<(), Ending> {
     crate::serve(config).await.map_err(|error| Ending::Failed(error.to_string()))
 }
 
-async fn migrate(flags: &Flags) -> Result<(), Ending> {
+async fn migrate(after_restore: bool, flags: &Flags) -> Result<(), Ending> {
     let config = configure(flags)?;
-    let applied =
-        crate::migrate(&config).await.map_err(|error| Ending::Failed(error.to_string()))?;
+    let failed = |error: crate::serve::ServeError| Ending::Failed(error.to_string());
+    let (applied, epoch) = match after_restore {
+        false => (crate::migrate(&config).await.map_err(failed)?, None),
+        true => {
+            let (applied, epoch) = crate::migrate_after_restore(&config).await.map_err(failed)?;
+            (applied, Some(epoch))
+        }
+    };
+    if let Some(epoch) = epoch {
+        eprintln!(
+            "tidings: opened epoch {epoch}: what the restore lost is told to clients that saw it"
+        );
+    }
     match applied {
         0 => eprintln!("tidings: the schema is up to date"),
         1 => eprintln!("tidings: applied 1 migration"),
@@ -208,7 +225,7 @@ mod tests {
     #[test]
     fn wrong_usage_is_exit_code_2_and_a_closed_stdout_is_none() {
         assert_eq!(parse("tidings send shop").unwrap_err().exit_code(), 2);
-        assert_eq!(parse("tidings prune").unwrap_err().exit_code(), 2);
+        assert_eq!(parse("tidings prune --dry").unwrap_err().exit_code(), 2);
         let closed = io::Error::from(io::ErrorKind::BrokenPipe);
         assert_eq!(Ending::from(closed).code(), 0);
         assert_eq!(Ending::from(io::Error::other("disk full")).code(), 1);

@@ -13,6 +13,9 @@ pub struct Flags {
     /// Which database keeps everything.
     pub database: DatabaseFlags,
     #[command(flatten)]
+    /// How long it is kept.
+    pub retention: RetentionFlags,
+    #[command(flatten)]
     /// What is logged, and how.
     pub log: LogFlags,
 }
@@ -82,6 +85,16 @@ pub struct DatabaseFlags {
     /// else nobody [env: TIDINGS_POSTGRES_USER]
     #[arg(long, value_name = "USER")]
     pub postgres_user: Option<String>,
+}
+
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Database")]
+/// How long notifications are kept.
+pub struct RetentionFlags {
+    /// Time that notifications are kept, 1d to 365d; removed are whole days
+    /// [env: TIDINGS_RETENTION] [default: 30d]
+    #[arg(long, value_name = "TIME")]
+    pub retention: Option<String>,
 }
 
 #[derive(Args, Clone, Debug, Default)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
-/// Every name that means something; `TIDINGS_RETENTION` only so that it can be refused by name.
+/// Every name that means something.
 pub(super) const KNOWN: [&str; 19] = [
     "DATABASE_URL",
     "TIDINGS_ALLOW_UNAUTHENTICATED",

@@ -17,6 +17,9 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// A faster heartbeat would be traffic without use.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(100);
 
+/// Partitions are days.
+const SHORTEST_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("is {text:?}: write a whole number and a unit, as in 500ms, 10s or 5m");
     let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
@@ -41,6 +44,17 @@ pub(super) fn heartbeat(text: &str) -> Result<Duration, String> {
     let length = duration(text)?;
     if length < SHORTEST_HEARTBEAT {
         return Err(format!("is {text:?}: write at least 100ms"));
+    }
+    Ok(length)
+}
+
+pub(super) fn retention(text: &str) -> Result<Duration, String> {
+    let length = duration(text)?;
+    if length < SHORTEST_RETENTION {
+        return Err(format!(
+            "is {text:?}: write at least 1d; single apps can keep theirs for less, see \
+             tidings.app_setting in docs/operations.md"
+        ));
     }
     Ok(length)
 }

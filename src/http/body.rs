@@ -1,17 +1,15 @@
 //! What a send's request says: from hostile bytes to checked notifications. A member that does not
 //! exist is refused: a mistyped `expires_in` must not mean "for ever".
 
-use std::time::Duration;
-
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use chrono::{DateTime, FixedOffset};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::Server;
 use super::params::parse_user;
@@ -19,8 +17,6 @@ use crate::address::{Audience, Topic, User};
 use crate::error::{Kind, Problem};
 use crate::notification::{Data, EventName, IdempotencyKey, ReplaceKey};
 
-/// A body that takes longer to arrive is given up.
-const BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// Users of one `to`, and notifications of one batch.
 pub(super) const MOST_AT_ONCE: usize = 1000;
 const LONGEST_LIFETIME: u32 = 31_536_000;
@@ -31,6 +27,8 @@ pub(super) struct Received {
     pub(super) media_type: MediaType,
     pub(super) body: Bytes,
     pub(super) key: Option<IdempotencyKey>,
+    /// What the body takes of the memory for all of them, until the request is answered.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,7 +42,7 @@ impl Received {
         let (parts, body) = request.into_parts();
         let media_type = media_type(&parts.headers)?;
         let key = idempotency_key(&parts.headers)?;
-        let body = read_body(body, server.inner.config.max_body).await?;
+        let (body, room) = server.inner.intake.read(body, server.inner.config.max_body).await?;
         let key = key.map(|key| {
             let mut hash = Sha256::new();
             // Lengths before texts, so that nothing can move from one to the next.
@@ -56,7 +54,7 @@ impl Received {
             hash.update(&body);
             IdempotencyKey { key, fingerprint: hash.finalize().into() }
         });
-        Ok(Received { media_type, body, key })
+        Ok(Received { media_type, body, key, _room: room })
     }
 
     /// Reads a body that can only be JSON.
@@ -107,21 +105,6 @@ fn media_type(headers: &HeaderMap) -> Result<MediaType, Problem> {
                 "The body is {other}: add -H 'content-type: text/plain' for a text, \
                  or -H 'content-type: application/json' for {{\"data\": …}}."
             )))
-        }
-    }
-}
-
-async fn read_body(body: Body, max_body: usize) -> Result<Bytes, Problem> {
-    let collected =
-        tokio::time::timeout(BODY_DEADLINE, Limited::new(body, max_body).collect()).await;
-    match collected {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Kind::TooLarge.because(format!(
-            "The body is over the limit of {max_body} bytes (TIDINGS_MAX_BODY): send less."
-        ))),
-        Ok(Err(_)) => Err(Kind::InvalidData.because("The body broke off: send it again.")),
-        Err(_) => {
-            Err(Kind::InvalidData.because("The body did not arrive within 30 s: send it again."))
         }
     }
 }

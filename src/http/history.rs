@@ -1,6 +1,8 @@
-//! `GET history/{app}/{user}` and `GET notification/{app}/{id}`.
+//! `GET history/{app}/{user}` and `GET notification/{app}/{id}`: what is listed, and what the user did
+//! with it.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::Uri;
 use serde::Serialize;
@@ -9,11 +11,11 @@ use utoipa::ToSchema;
 
 use super::Server;
 use super::params::{Addressee, Params, last_name_is_unreadable, parse_app};
-use crate::address::Audience;
+use crate::address::{App, Audience};
 use crate::error::{Kind, Problem};
 use crate::event_id::EventId;
 use crate::notification::Notification;
-use crate::store::{HistoryQuery, Order};
+use crate::store::{Filter, Found, HistoryQuery, Listed, Order};
 
 /// A stored notification.
 #[derive(Serialize, ToSchema)]
@@ -55,11 +57,35 @@ impl TryFrom<Notification> for NotificationBody {
     }
 }
 
+/// A notification in a user's list, with what the user did with it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ListedNotification)]
+pub(super) struct ListedBody {
+    #[serde(flatten)]
+    #[schema(inline)]
+    notification: NotificationBody,
+    /// It was in a list that the user looked at.
+    seen: bool,
+    /// The user read it.
+    read: bool,
+    /// The user put it away.
+    archived: bool,
+}
+
+impl TryFrom<Listed> for ListedBody {
+    type Error = Problem;
+
+    fn try_from(listed: Listed) -> Result<ListedBody, Problem> {
+        let Listed { notification, seen, read, archived } = listed;
+        Ok(ListedBody { notification: notification.try_into()?, seen, read, archived })
+    }
+}
+
 /// One page of a history.
 #[derive(Serialize, ToSchema)]
 pub(super) struct History {
     /// In the order asked for.
-    notifications: Vec<NotificationBody>,
+    notifications: Vec<ListedBody>,
     /// `before` (desc) or `after` (asc) of the next page; null on the last one.
     #[schema(value_type = Option<String>)]
     next: Option<EventId>,
@@ -78,6 +104,8 @@ pub(super) struct History {
         ("order" = Option<String>, Query, description = "asc or desc; desc if absent"),
         ("before" = Option<String>, Query, description = "Only ids below this one"),
         ("after" = Option<String>, Query, description = "Only ids above this one"),
+        ("topics" = Option<String>, Query, description = "Also these, with commas between them: up to 100"),
+        ("state" = Option<String>, Query, description = "Only unread, read, unseen, seen, archived or unarchived ones"),
     ),
     responses(
         (status = 200, description = "One page", body = History),
@@ -109,14 +137,23 @@ pub(super) async fn history(
     };
     let before = params.take_id("before")?;
     let after = params.take_id("after")?;
+    let filter = params.take("state").map(|text| parse_filter(&text)).transpose()?;
     let topics = params.take_topics()?;
-    params.end("limit, order, before, after, topics", &["state"])?;
+    params.end("limit, order, before, after, topics, state")?;
 
     let audiences = addressee.audiences(topics);
-    let query =
-        HistoryQuery { app: &addressee.app, audiences: &audiences, order, limit, after, before };
+    let query = HistoryQuery {
+        app: &addressee.app,
+        user: &addressee.user,
+        filter,
+        audiences: &audiences,
+        order,
+        limit,
+        after,
+        before,
+    };
     let page = server.inner.streams.database.store().history(&query).await?;
-    let last = page.rows.last().map(|row| row.id);
+    let last = page.rows.last().map(|row| row.notification.id);
     let cursor = match (before, order, page.more) {
         (Some(_), _, _) => None,
         (None, Order::Ascending, true) => last,
@@ -125,12 +162,16 @@ pub(super) async fn history(
     Ok(Json(History {
         next: last.filter(|_| page.more),
         cursor,
-        notifications: page
-            .rows
-            .into_iter()
-            .map(NotificationBody::try_from)
-            .collect::<Result<_, _>>()?,
+        notifications: page.rows.into_iter().map(ListedBody::try_from).collect::<Result<_, _>>()?,
     }))
+}
+
+fn parse_filter(text: &str) -> Result<Filter, Problem> {
+    Filter::ALL.into_iter().find(|filter| filter.as_str() == text).ok_or_else(|| {
+        Kind::InvalidParameter.because(format!(
+            "state is none of unread, read, unseen, seen, archived, unarchived: {text}."
+        ))
+    })
 }
 
 /// Shows one notification.
@@ -139,27 +180,47 @@ pub(super) async fn history(
     params(("app" = String, Path, description = "The app"), ("id" = String, Path, description = "The notification's id")),
     responses(
         (status = 200, description = "The notification", body = NotificationBody),
-        (status = 404, description = "The app has no such notification", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 404, description = "The app has no such notification, or it has expired", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 410, description = "It was withdrawn, or replaced by another", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn notification(
     State(server): State<Server>,
-    path: Result<Path<(String, String)>, axum::extract::rejection::PathRejection>,
+    path: Result<Path<(String, String)>, PathRejection>,
     uri: Uri,
     params: Params,
 ) -> Result<Json<NotificationBody>, Problem> {
-    params.end("none", &[])?;
+    params.end("none")?;
+    let (app, id) = one_of_app(path, &uri, "notification")?;
+    match server.inner.streams.database.store().notification(&app, id).await? {
+        Some(Found::Listed(notification)) => Ok(Json(notification.try_into()?)),
+        Some(Found::Withdrawn) => Err(Kind::Withdrawn
+            .because(format!("The notification {id} was withdrawn: remove it from your list."))),
+        Some(Found::Replaced(by)) => Err(Kind::Withdrawn
+            .because(format!("The notification {id} was replaced: show {by} in its place."))),
+        None => Err(no_such("notification", id, "")),
+    }
+}
+
+/// Reads `{app}/{id}` at the end of a path; `what` has the id.
+pub(super) fn one_of_app(
+    path: Result<Path<(String, String)>, PathRejection>,
+    uri: &Uri,
+    what: &str,
+) -> Result<(App, EventId), Problem> {
     let Ok(Path((app, id))) = path else {
-        return Err(match last_name_is_unreadable(&uri) {
-            true => Kind::NotFound.because("There is no such notification: the id is not a ULID."),
+        return Err(match last_name_is_unreadable(uri) {
+            true => {
+                Kind::NotFound.because(format!("There is no such {what}: the id is not a ULID."))
+            }
             false => Kind::InvalidApp.because("The app is not UTF-8 after percent-decoding."),
         });
     };
     let app = parse_app(&app)?;
-    let missing = |why: &str| {
-        Kind::NotFound.because(format!("There is no notification {id} in this app{why}."))
-    };
-    let id: EventId = id.parse().map_err(|why| missing(&format!(": the id is {why}")))?;
-    let found = server.inner.streams.database.store().notification(&app, id).await?;
-    Ok(Json(found.ok_or_else(|| missing(""))?.try_into()?))
+    let id = id.parse().map_err(|why| no_such(what, &id, &format!(": the id is {why}")))?;
+    Ok((app, id))
+}
+
+pub(super) fn no_such(what: &str, id: impl std::fmt::Display, why: &str) -> Problem {
+    Kind::NotFound.because(format!("There is no {what} {id} in this app{why}."))
 }

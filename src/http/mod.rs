@@ -4,10 +4,13 @@ mod body;
 mod guard;
 mod health;
 mod history;
+mod intake;
 mod openapi;
 mod params;
 mod request_id;
+mod scheduled;
 mod send;
+mod state;
 mod stream;
 mod subscribe;
 
@@ -44,6 +47,7 @@ struct Inner {
     streams: Arc<Streams>,
     refusals: subscribe::Refusals,
     open_streams: stream::OpenStreams,
+    intake: intake::Intake,
     /// Being asked to stop: not ready any more.
     leaving: CancellationToken,
 }
@@ -63,6 +67,7 @@ impl Server {
                 streams,
                 refusals: subscribe::Refusals::default(),
                 open_streams: stream::OpenStreams::default(),
+                intake: intake::Intake::default(),
                 leaving,
             }),
         }
@@ -72,7 +77,8 @@ impl Server {
 impl Server {
     /// Ends streams whose clients take nothing, for as long as the program runs.
     pub async fn end_stalled_streams_forever(self) {
-        self.inner.open_streams.watch_forever().await;
+        let stalled_after = self.inner.config.limits.stalled_after;
+        self.inner.open_streams.watch_forever(stalled_after).await;
     }
 }
 
@@ -83,15 +89,18 @@ pub fn router(server: Server) -> Router {
         .routes(routes!(send::send))
         .routes(routes!(send::send_to))
         .routes(routes!(send::batch))
+        .routes(routes!(scheduled::cancel))
         .routes(routes!(subscribe::subscribe))
         .routes(routes!(history::history))
         .routes(routes!(history::notification))
+        .routes(routes!(state::change))
+        .routes(routes!(state::counts))
+        .routes(routes!(state::withdraw))
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .split_for_parts();
-    api.merge(later())
-        .merge(openapi::docs(openapi))
+    api.merge(openapi::docs(openapi))
         .route("/", get(async || Redirect::temporary("/docs")))
         .fallback(no_route)
         .method_not_allowed_fallback(async || {
@@ -110,14 +119,6 @@ pub fn router(server: Server) -> Router {
         .with_state(server)
 }
 
-/// Routes of the contract that come with the next issue: said, never mistaken for a wrong path.
-fn later() -> Router<Server> {
-    let not_yet = || axum::routing::any(async || openapi::not_yet("This route"));
-    ["scheduled/{app}/{id}", "state/{app}/{user}", "counts/{app}/{user}", "withdraw/{app}/{id}"]
-        .into_iter()
-        .fold(Router::new(), |router, path| router.route(&format!("{API}/{path}"), not_yet()))
-}
-
 /// An empty segment matches no route; say which name is missing where one is.
 async fn no_route(method: Method, uri: axum::http::Uri) -> Problem {
     let segments: Vec<&str> = uri
@@ -128,10 +129,10 @@ async fn no_route(method: Method, uri: axum::http::Uri) -> Problem {
         .split('/')
         .collect();
     match segments[..] {
-        ["send" | "batch", ""] | ["send" | "subscribe" | "history", "", _] => {
+        ["send" | "batch", ""] | ["send" | "subscribe" | "history" | "state" | "counts", "", _] => {
             Kind::InvalidApp.because("The app is empty: give a name of 1 to 128 characters.")
         }
-        ["send" | "subscribe" | "history", _, ""] => {
+        ["send" | "subscribe" | "history" | "state" | "counts", _, ""] => {
             Kind::InvalidUser.because("The user is empty: give a name of 1 to 128 characters.")
         }
         _ => Kind::NotFound

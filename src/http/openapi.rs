@@ -5,7 +5,7 @@ use utoipa::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::Server;
-use crate::error::{Kind, Problem, ProblemBody};
+use crate::error::ProblemBody;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -15,6 +15,7 @@ use crate::error::{Kind, Problem, ProblemBody};
         (name = "send", description = "Storing notifications"),
         (name = "subscribe", description = "Receiving them"),
         (name = "history", description = "Looking them up"),
+        (name = "state", description = "What users did with them, and withdrawing them"),
         (name = "operations", description = "Running the server"),
     )
 )]
@@ -29,10 +30,4 @@ pub(super) fn docs(document: utoipa::openapi::OpenApi) -> Router<Server> {
     // Without this the page sends the document to a service on the net for a badge.
     let config = Config::default().validator_url("none");
     SwaggerUi::new("/docs").url("/openapi.json", document).config(config).into()
-}
-
-/// The answer for what the contract promises for a later version.
-pub(super) fn not_yet(thing: &str) -> Problem {
-    Kind::NotImplemented
-        .because(format!("{thing} is in the contract, but not built in this version."))
 }

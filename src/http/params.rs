@@ -119,29 +119,31 @@ impl Params {
         let Some(text) = self.take("topics").filter(|text| !text.is_empty()) else {
             return Ok(Vec::new());
         };
-        let mut topics: Vec<Topic> =
-            text.split(',').map(super::body::parse_topic).collect::<Result<_, _>>()?;
-        topics.sort_unstable();
-        topics.dedup();
-        if topics.len() > MOST_TOPICS {
-            return Err(Kind::InvalidTopic
-                .because(format!("There are {} topics: name up to {MOST_TOPICS}.", topics.len())));
-        }
-        Ok(topics)
+        distinct_topics(text.split(',').map(super::body::parse_topic))
     }
 
-    /// Refuses what nobody took; `later` is in the contract, but not built. `_` is what pages add
-    /// against caches.
-    pub(super) fn end(self, known: &str, later: &[&str]) -> Result<(), Problem> {
+    /// Refuses what nobody took. `_` is what pages add against caches.
+    pub(super) fn end(self, known: &str) -> Result<(), Problem> {
         match self.given.iter().find(|(name, _)| name != "_") {
             None => Ok(()),
-            Some((name, _)) if later.contains(&name.as_str()) => {
-                Err(super::openapi::not_yet(&format!("The parameter {name}")))
-            }
             Some((name, _)) => Err(Kind::UnknownParameter
                 .because(format!("There is no parameter {name}: this route has {known}."))),
         }
     }
+}
+
+/// Repeated ones once, and not too many.
+pub(super) fn distinct_topics(
+    topics: impl Iterator<Item = Result<Topic, Problem>>,
+) -> Result<Vec<Topic>, Problem> {
+    let mut topics: Vec<Topic> = topics.collect::<Result<_, _>>()?;
+    topics.sort_unstable();
+    topics.dedup();
+    if topics.len() > MOST_TOPICS {
+        return Err(Kind::InvalidTopic
+            .because(format!("There are {} topics: name up to {MOST_TOPICS}.", topics.len())));
+    }
+    Ok(topics)
 }
 
 fn decode(text: &str) -> Option<String> {

@@ -92,6 +92,7 @@ pub(super) struct SentMany {
     request_body(content((SendSchema = "application/json"), (String = "text/plain"))),
     responses(
         (status = 201, description = "Stored", body = Sent),
+        (status = 202, description = "Scheduled, with `deliver_at`", body = super::scheduled::ScheduledBody),
         (status = "4XX", description = "Refused; nothing is stored", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 503, description = "Certainly not stored, unless the type is outcome-unknown", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
     )
@@ -102,7 +103,7 @@ pub(super) async fn send(
     params: Params,
     request: Request,
 ) -> Result<Response, Problem> {
-    params.end("none", &[])?;
+    params.end("none")?;
     let received = Received::read(&server, request).await?;
     let max_data = server.inner.config.max_data;
     let mut content = match received.media_type {
@@ -125,6 +126,7 @@ pub(super) async fn send(
     ),
     request_body = SendToSchema,
     responses(
+        (status = 202, description = "Scheduled, with `deliver_at`", body = super::scheduled::ScheduledBody),
         (status = 201, description = "Stored; with a list of users `ids` instead of `id`", body = Sent),
         (status = "4XX", description = "Refused; nothing is stored", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 503, description = "Certainly not stored, unless the type is outcome-unknown", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
@@ -136,7 +138,7 @@ pub(super) async fn send_to(
     params: Params,
     request: Request,
 ) -> Result<Response, Problem> {
-    params.end("none", &[])?;
+    params.end("none")?;
     let received = Received::read(&server, request).await?;
     received.json_only("which cannot say whom it is for")?;
     let members = Members { to: true, deliver_at: true };
@@ -164,7 +166,7 @@ pub(super) async fn batch(
     params: Params,
     request: Request,
 ) -> Result<Response, Problem> {
-    params.end("none", &[])?;
+    params.end("none")?;
     let received = Received::read(&server, request).await?;
     received.json_only("which cannot hold a batch")?;
     let mut object = Object::read(&received.body, "The body")?;
@@ -201,11 +203,11 @@ async fn store(
     content: Content,
     key: Option<IdempotencyKey>,
 ) -> Result<Response, Problem> {
-    if content.deliver_at.is_some() {
-        return Err(super::openapi::not_yet("The member deliver_at"));
-    }
-    let many = content.many;
+    let (many, deliver_at) = (content.many, content.deliver_at);
     let send = NewSend { notifications: content.into_notifications(&app), key };
+    if let Some(deliver_at) = deliver_at {
+        return super::scheduled::schedule(server, &send, deliver_at.to_utc()).await;
+    }
     Ok(answer(server.inner.sender.send(send).await?, many))
 }
 
@@ -239,7 +241,7 @@ fn answer(stored: Stored, many: bool) -> Response {
 }
 
 /// Says that an earlier request with the same key did it.
-fn replayed(response: &mut Response) {
+pub(super) fn replayed(response: &mut Response) {
     let yes = axum::http::HeaderValue::from_static("true");
     response.headers_mut().insert("idempotency-replayed", yes);
 }

@@ -6,20 +6,21 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::http::{Extensions, HeaderMap, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use chrono::DateTime;
 use tokio::time::Instant;
 
 use super::Server;
 use super::params::{Addressee, Params, parse_cursor};
+use crate::coverage::{Coverage, Format};
 use crate::error::{Kind, Problem};
 use crate::frame::{self, Goodbye};
 use crate::subscription::{Start, Subscription};
 
-/// Streams a user's notifications.
+/// Streams what is for a user, for everyone in the app, and for the topics named.
 ///
-/// A client that comes back with `Last-Event-ID` first gets what it missed, then goes live.
+/// All of it comes in the order of the ids, under one cursor. A client that comes back with `Last-Event-ID` first gets what it missed, then goes live.
 #[utoipa::path(
     get, path = "/api/notifications/subscribe/{app}/{user}", tag = "subscribe",
     params(
@@ -28,6 +29,8 @@ use crate::subscription::{Start, Subscription};
         ("Last-Event-ID" = Option<String>, Header, description = "The cursor: the id of the last event received"),
         ("last_event_id" = Option<String>, Query, description = "The cursor, for clients that cannot set the header; `earliest` for everything kept. Aliases: lastEventId, lastEventID"),
         ("since" = Option<String>, Query, description = "RFC 3339: from this time on, inclusive"),
+        ("topics" = Option<String>, Query, description = "Up to 100 topics, with commas between them"),
+        ("format" = Option<String>, Query, description = "`envelope`: `data` is an object with id, event, audience, created_at and data"),
     ),
     responses(
         (status = 200, description = "The stream", body = String, content_type = "text/event-stream"),
@@ -41,8 +44,10 @@ pub(super) async fn subscribe(
     addressee: Addressee,
     mut params: Params,
     headers: HeaderMap,
+    extensions: Extensions,
 ) -> Result<Response, Problem> {
     let audiences = addressee.audiences(params.take_topics()?);
+    let format = params.take("format").map_or(Ok(Format::Data), |text| parse_format(&text))?;
     let start = start(&headers, params)?;
     let streams = &server.inner.streams;
     let patient = accepts_event_stream(&headers);
@@ -66,8 +71,10 @@ pub(super) async fn subscribe(
     if method == Method::HEAD {
         return Ok(event_stream(Body::empty()));
     }
-    let subscription = Subscription::open(streams.clone(), addressee.app, audiences, start);
-    Ok(event_stream(Body::new(server.inner.open_streams.open(subscription))))
+    let coverage = Coverage { app: addressee.app, audiences: audiences.into(), format };
+    let subscription = Subscription::open(streams.clone(), coverage, start);
+    let backlog = extensions.get().cloned();
+    Ok(event_stream(Body::new(server.inner.open_streams.open(subscription, backlog))))
 }
 
 /// The cursor: the header, else the query, else the head.
@@ -82,7 +89,7 @@ fn start(headers: &HeaderMap, mut params: Params) -> Result<Start, Problem> {
         }
     }
     let since = params.take("since");
-    params.end("last_event_id, since, topics", &["format"])?;
+    params.end("last_event_id, since, topics, format")?;
     if in_query.is_some() && since.is_some() {
         return Err(Kind::InvalidParameter
             .because("Both since and last_event_id are given: give one of them."));
@@ -101,6 +108,14 @@ fn start(headers: &HeaderMap, mut params: Params) -> Result<Start, Problem> {
             Ok(id.map_or(Start::BadCursor, Start::After))
         }
         _ => Ok(in_query.or(since).unwrap_or(Start::Head)),
+    }
+}
+
+fn parse_format(text: &str) -> Result<Format, Problem> {
+    match text {
+        "envelope" => Ok(Format::Envelope),
+        _ => Err(Kind::InvalidParameter
+            .because(format!("format is not envelope: {text}; leave it out for the data alone."))),
     }
 }
 

@@ -120,6 +120,11 @@ pub fn running_url(settings: &Settings) -> Result<Option<String>, Error> {
     }
 }
 
+/// Whether there is a database in the folder: for commands that have no reason to make one.
+pub fn exists(settings: &Settings) -> Result<bool, Error> {
+    Folder::of(settings)?.has_cluster()
+}
+
 fn shell_quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
+use super::pooler::backend_pid;
 use super::{QUERY_DEADLINE, Store, StoreError, within};
 use crate::event_id::EventId;
 use crate::notification::NewSend;
@@ -23,6 +24,8 @@ pub struct Appended {
     pub prev: Option<i64>,
     /// The last position of the group, state entries included.
     pub last: i64,
+    /// In which its ids were made.
+    pub epoch: i32,
     /// When, by the database's clock.
     pub created_at: DateTime<Utc>,
     /// What became of each send, in order.
@@ -76,7 +79,7 @@ pub struct LaneHolder {
 impl Store {
     /// Opens a session for appending.
     pub async fn append_session(&self) -> Result<Session, StoreError> {
-        let mut conn = self.session().await?;
+        let mut conn = self.appending_session().await?;
         // statement_timeout stays off: it would end a wait for a synchronous standby as if the
         // standby had confirmed. lock_timeout does not count there.
         let backend = within(QUERY_DEADLINE, async {
@@ -151,6 +154,7 @@ impl Session {
         Ok(Appended {
             prev: Some(row.prev.ok_or_else(none)?),
             last: first + rows as i64 + entries - 1,
+            epoch: epoch.into(),
             created_at,
             sends,
             has_entries: entries > 0,
@@ -216,7 +220,15 @@ impl Session {
             .await?;
             let (sends, _) = outcomes(group, EventId::from(first), known);
             let last = EventId::from(last).position();
-            Ok(Some(Appended { prev: None, last, created_at, sends, has_entries: true }))
+            let epoch = (first.as_u128() >> 48) as u16;
+            Ok(Some(Appended {
+                prev: None,
+                last,
+                epoch: epoch.into(),
+                created_at,
+                sends,
+                has_entries: true,
+            }))
         })
         .await
     }
@@ -251,35 +263,44 @@ impl Session {
             .collect())
     }
 
-    /// Ends whoever has held the lane for more than five seconds, unless it waits for a synchronous
-    /// standby: ending that would make a row visible that no standby has.
+    /// Ends whoever has held the lane for more than five seconds.
     pub async fn end_stale_lane_holder(&mut self) -> Result<Option<LaneHolder>, StoreError> {
-        within(QUERY_DEADLINE, async {
-            let ended = sqlx::query!(
-                r#"select a.pid as "pid!", pg_terminate_backend(a.pid)
-                from pg_locks l join pg_stat_activity a using (pid)
-                where l.locktype = 'advisory' and l.granted
-                  and l.database = (select oid from pg_database where datname = current_database())
-                  and l.classid = 7463 and l.objid = 1 and l.objsubid = 2
-                  and a.xact_start < clock_timestamp() - interval '5 seconds'
-                  and a.wait_event is distinct from 'SyncRep'"#
-            )
-            .fetch_optional(&mut self.conn)
-            .await?;
-            Ok(ended.map(|row| LaneHolder { pid: row.pid }))
-        })
-        .await
+        end_stale_lane_holder(&mut self.conn).await
     }
 
-    /// Finds out whether the connection lives.
+    /// Finds out whether the connection lives, and is still ours: a pooler can be switched to
+    /// another mode under it.
     pub async fn ping(&mut self) -> Result<(), StoreError> {
-        within(PING_DEADLINE, self.conn.ping()).await
+        let pid = within(PING_DEADLINE, backend_pid(&mut self.conn)).await?;
+        if pid == self.backend.pid { Ok(()) } else { Err(StoreError::LentConnection) }
     }
 
     /// Says goodbye to the database.
     pub async fn close(self) {
         let _ = within(QUERY_DEADLINE, self.conn.close()).await;
     }
+}
+
+/// Ends whoever has held the lane for more than five seconds, unless it waits for a synchronous
+/// standby: ending that would make a row visible that no standby has.
+pub(super) async fn end_stale_lane_holder(
+    conn: &mut PgConnection,
+) -> Result<Option<LaneHolder>, StoreError> {
+    within(QUERY_DEADLINE, async {
+        let ended = sqlx::query!(
+            r#"select a.pid as "pid!", pg_terminate_backend(a.pid)
+                from pg_locks l join pg_stat_activity a using (pid)
+                where l.locktype = 'advisory' and l.granted
+                  and l.database = (select oid from pg_database where datname = current_database())
+                  and l.classid = 7463 and l.objid = 1 and l.objsubid = 2
+                  and a.xact_start < clock_timestamp() - interval '5 seconds'
+                  and a.wait_event is distinct from 'SyncRep'"#
+        )
+        .fetch_optional(conn)
+        .await?;
+        Ok(ended.map(|row| LaneHolder { pid: row.pid }))
+    })
+    .await
 }
 
 /// The columns of a group's rows.

@@ -1,24 +1,43 @@
 //! All SQL. Every query has one caller and a deadline on our side; a connection whose query did not
 //! answer in time is closed, never returned to the pool.
 
+mod app_retention;
 mod append;
+mod change;
+mod epoch;
 mod feed;
 mod history;
+mod leftovers;
+mod outbox;
+mod pooler;
 mod replay;
+mod retention;
+mod scheduled;
 mod schema;
+mod state;
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres};
 
+pub use app_retention::AppRetention;
+use epoch::Seen;
+
 pub use append::{Answered, Appended, LaneHolder, Outcome, Session};
-pub use feed::FeedPage;
-pub use history::{HistoryPage, HistoryQuery, Order};
-pub use replay::{Facts, ReplayPage, ReplayRequest, ReplayRow};
+pub use change::ChangeError;
+pub use feed::{FeedPage, Head, NewEpoch};
+pub use history::{Filter, Found, HistoryPage, HistoryQuery, Listed, Order};
+pub use leftovers::Leftovers;
+pub use outbox::{DrainSession, Drained};
+pub use replay::{Facts, PageEnd, ReplayPage, ReplayRequest, ReplayRow};
+pub use retention::{Keep, Maintenance, Partition, Step};
+pub use scheduled::{Cancelling, NewScheduled, Scheduled, Scheduling};
 pub use schema::SchemaError;
+pub use state::{Changed, Counts, State, StateChange, Subject};
 
 /// Long enough for any query of ours on a busy machine, short enough to notice a frozen database.
 pub const QUERY_DEADLINE: Duration = Duration::from_secs(5);
@@ -33,32 +52,53 @@ pub const WAKE_UP: &str = "tidings";
 pub struct Store {
     /// Reads for requests, possibly through a pooler.
     requests: PgPool,
+    /// They go another way than the rest, so through a pooler.
+    pooled: bool,
     /// Reads for streams, never through one: however many histories are asked for, the feed has its
     /// turn.
     streams: PgPool,
+    /// Changes of state and scheduled sends: these wait for each other's locks, and must not keep reads waiting.
+    changes: PgPool,
     /// LISTEN, the writer and maintenance: these need a session of their own.
     direct: PgConnectOptions,
+    seen: Arc<Seen>,
 }
 
 /// The planner's guesses about many clients in one query are high, and compiling it for them takes
 /// longer than running it for all.
 const NO_COMPILING: &str = "set jit = off";
 
-fn pool(connections: u32, options: PgConnectOptions, own_sessions: bool) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(connections)
+/// For calls that commit inside. statement_timeout stays off: it would end a wait for a synchronous
+/// standby as if the standby had confirmed. One plan for all values: with plans for each, most of a
+/// call would be planning.
+const FOR_CHANGES: &str = "set jit = off; set statement_timeout = 0; set lock_timeout = '2s';
+    set tcp_user_timeout = 30000; set default_transaction_isolation = 'read committed';
+    set plan_cache_mode = force_generic_plan";
+
+/// Changes under way at once: more would only wait for the lane.
+const CHANGES: u32 = 4;
+
+fn pool(
+    options: PgPoolOptions,
+    database: PgConnectOptions,
+    settings: Option<&'static str>,
+    appends: Option<Arc<Seen>>,
+) -> PgPool {
+    options
         .acquire_timeout(CONNECT_DEADLINE)
-        // A broken connection shows at the first query; asking before each one costs a round trip.
-        .test_before_acquire(false)
         .after_connect(move |conn, _| {
+            let appends = appends.clone();
             Box::pin(async move {
-                if own_sessions {
-                    sqlx::raw_sql(NO_COMPILING).execute(conn).await?;
+                if let Some(settings) = settings {
+                    sqlx::raw_sql(settings).execute(&mut *conn).await?;
                 }
-                Ok(())
+                match appends {
+                    Some(seen) => seen.check(conn).await,
+                    None => Ok(()),
+                }
             })
         })
-        .connect_lazy_with(options)
+        .connect_lazy_with(database)
 }
 
 /// Why a query has no answer.
@@ -70,6 +110,11 @@ pub enum StoreError {
     /// No answer in time; the connection was closed.
     #[error("the database did not answer within {} s", .0.as_secs())]
     Deadline(Duration),
+    /// The way to the database is a pooler that lends connections for a transaction or a statement.
+    #[error(
+        "the database is reached through a pooler that is not in session mode, where LISTEN hears nothing and no session lasts: set TIDINGS_DIRECT_DATABASE_URL to Postgres itself, or put the pooler into session mode"
+    )]
+    LentConnection,
 }
 
 impl StoreError {
@@ -77,8 +122,31 @@ impl StoreError {
     pub fn sqlstate(&self) -> Option<String> {
         match self {
             StoreError::Database(error) => Some(error.as_database_error()?.code()?.into_owned()),
-            StoreError::Deadline(_) => None,
+            StoreError::Deadline(_) | StoreError::LentConnection => None,
         }
+    }
+
+    /// The database cannot be asked at all, or does not answer.
+    pub fn is_unreachable(&self) -> bool {
+        use sqlx::Error::{Io, PoolTimedOut};
+        matches!(self, StoreError::Deadline(_) | StoreError::Database(Io(_) | PoolTimedOut))
+    }
+
+    /// A lock was not had in the time allowed for it.
+    pub fn is_lock_timeout(&self) -> bool {
+        self.sqlstate().is_some_and(|state| state == "55P03")
+    }
+
+    /// Postgres refuses what it was given: no row of it was stored.
+    pub fn is_bad_data(&self) -> bool {
+        let state = self.sqlstate().unwrap_or_default();
+        state.starts_with("22") || state.starts_with("23")
+    }
+
+    /// Waiting would not help: wrong password, no such database, no privilege.
+    pub fn is_refusal(&self) -> bool {
+        let state = self.sqlstate().unwrap_or_default();
+        ["28", "3D", "42"].iter().any(|class| state.starts_with(class))
     }
 
     /// A sentence for the log. Postgres quotes the failing row in its DETAIL; that stays out.
@@ -99,28 +167,43 @@ impl Store {
     pub fn new(url: &str, direct_url: Option<&str>) -> Result<Store, sqlx::Error> {
         let options = |url| {
             PgConnectOptions::from_str(url).map(|o| {
-                o.application_name("tidings").log_statements(tracing::log::LevelFilter::Trace)
+                o.application_name("tidings")
+                    // A pooler refuses what it does not know, and no query of ours has a float.
+                    .extra_float_digits(None)
+                    .log_statements(tracing::log::LevelFilter::Trace)
             })
         };
         let (url, direct) = (options(url)?, options(direct_url.unwrap_or(url))?);
         // Where there is a direct way, the first goes through a pooler: what is set in a session
         // there would be met by whoever gets it next.
-        let requests = pool(4, url, direct_url.is_none());
-        let streams = pool(4, direct.clone(), true);
-        Ok(Store { requests, streams, direct })
+        // A broken connection shows at the first query; asking before each one costs a round trip.
+        let reads = || PgPoolOptions::new().max_connections(4).test_before_acquire(false);
+        let pooled = direct_url.is_some();
+        let requests = pool(reads(), url, (!pooled).then_some(NO_COMPILING), None);
+        let streams = pool(reads(), direct.clone(), Some(NO_COMPILING), None);
+        // But what became of a change on one would not be known.
+        let changes = PgPoolOptions::new().max_connections(CHANGES).test_before_acquire(true);
+        let seen = Arc::new(Seen::default());
+        let changes = pool(changes, direct.clone(), Some(FOR_CHANGES), Some(seen.clone()));
+        Ok(Store { requests, pooled, streams, changes, direct, seen })
     }
 
     /// Closes the pools once their connections are idle.
     pub async fn close(&self) {
         self.requests.close().await;
         self.streams.close().await;
+        self.changes.close().await;
     }
 
     /// The database can be read and is a primary: on a standby nothing can be appended, and LISTEN
     /// hears nothing.
     pub async fn check(&self) -> Result<bool, StoreError> {
-        self.read(&self.streams, async |conn| {
-            let row = sqlx::query!("select pg_is_in_recovery() as standby").fetch_one(conn).await?;
+        // The first query of all: a session, because that is checked for a pooler.
+        let mut conn = self.session().await?;
+        within(QUERY_DEADLINE, async {
+            let query = sqlx::query!("select pg_is_in_recovery() as standby");
+            let row = query.fetch_one(&mut conn).await?;
+            conn.close().await?;
             Ok(row.standby == Some(false))
         })
         .await
@@ -128,18 +211,33 @@ impl Store {
 
     /// A connection that listens for wake-ups, on a session of its own.
     pub async fn listen(&self) -> Result<PgListener, StoreError> {
+        // The listener's own connection cannot be asked; another on the same way can.
+        let session = self.session().await?;
+        let _ = within(QUERY_DEADLINE, session.close()).await;
         let options = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECT_DEADLINE);
         within(QUERY_DEADLINE, async {
             let mut listener =
                 PgListener::connect_with(&options.connect_lazy_with(self.direct.clone())).await?;
+            // Whoever has it connects anew, so that no wake-up is lost unnoticed.
+            listener.eager_reconnect(false);
             listener.listen(WAKE_UP).await?;
             Ok(listener)
         })
         .await
     }
 
+    /// A connection that is ours until we close it.
     async fn session(&self) -> Result<PgConnection, StoreError> {
-        within(CONNECT_DEADLINE, PgConnection::connect_with(&self.direct)).await
+        let mut conn = within(CONNECT_DEADLINE, PgConnection::connect_with(&self.direct)).await?;
+        self.check_own(&mut conn).await?;
+        Ok(conn)
+    }
+
+    /// One for appending, to a database that is the one this instance knows.
+    async fn appending_session(&self) -> Result<PgConnection, StoreError> {
+        let mut conn = self.session().await?;
+        within(QUERY_DEADLINE, self.seen.check(&mut conn)).await?;
+        Ok(conn)
     }
 
     /// Runs a read on a pooled connection. Should it fail to end, in time or because the caller
@@ -149,16 +247,30 @@ impl Store {
         pool: &PgPool,
         query: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
     ) -> Result<T, StoreError> {
-        let mut lease = Lease { conn: Some(within(CONNECT_DEADLINE, pool.acquire()).await?) };
-        let conn = lease.conn.as_mut().expect("the lease was just filled");
-        let answer = within(QUERY_DEADLINE, query(conn)).await?;
-        lease.conn.take();
+        let mut lease = self.lease(pool).await?;
+        let answer = within(QUERY_DEADLINE, query(lease.conn())).await?;
+        lease.end();
         Ok(answer)
+    }
+
+    async fn lease(&self, pool: &PgPool) -> Result<Lease, StoreError> {
+        Ok(Lease { conn: Some(within(CONNECT_DEADLINE, pool.acquire()).await?) })
     }
 }
 
 struct Lease {
     conn: Option<PoolConnection<Postgres>>,
+}
+
+impl Lease {
+    fn conn(&mut self) -> &mut PgConnection {
+        self.conn.as_mut().expect("a lease holds its connection until it ends")
+    }
+
+    /// Nothing is under way: the connection may be used again.
+    fn end(mut self) {
+        self.conn.take();
+    }
 }
 
 impl Drop for Lease {

@@ -1,7 +1,6 @@
 //! Replay pages: what clients missed, for many of them in one query.
 
-use std::collections::HashMap;
-
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{Store, StoreError};
@@ -17,17 +16,23 @@ pub struct ReplayRequest<'a> {
     pub audiences: &'a [Audience],
     /// Rows after this id. `None` asks for the facts alone.
     pub after: Option<EventId>,
+    /// How many rows of each audience are looked at.
+    pub depth: usize,
+    /// What a row counts for beside its data, in bytes.
+    pub row_overhead: usize,
 }
 
-/// What the snapshot of a page says about the whole feed.
+/// What the snapshot of a page says about the whole feed, seen from one app.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
     /// The newest committed row, or the edge if that is above it.
     pub head: EventId,
-    /// The retention edge.
+    /// Rows up to here may be gone: the greater of the edge of all and that of the app.
     pub edge: EventId,
     /// The last position ever issued.
     pub last_position: i64,
+    /// The cursor is from before a restore or failover, which kept what is up to here alone.
+    pub cut_off_at: Option<i64>,
 }
 
 /// One row of a page.
@@ -35,8 +40,12 @@ pub struct Facts {
 pub struct ReplayRow {
     /// Its id.
     pub id: EventId,
+    /// Its audience's place in the request.
+    pub source: usize,
     /// Its event name.
     pub event: Option<String>,
+    /// When it was committed.
+    pub created_at: DateTime<Utc>,
     /// Its data.
     pub data: String,
 }
@@ -44,123 +53,141 @@ pub struct ReplayRow {
 /// One page for one client.
 #[derive(Debug)]
 pub struct ReplayPage {
-    /// Rows of all its audiences in id order, none above `complete_to`.
+    /// The deliverable rows of all its audiences in id order, none above `complete_to`.
     pub rows: Vec<ReplayRow>,
     /// Nothing up to here is missing from this page.
     pub complete_to: EventId,
-    /// Nothing in the snapshot is above `complete_to`.
-    pub caught_up: bool,
+    /// Why it ends there.
+    pub end: PageEnd,
     /// Of the same snapshot.
     pub facts: Facts,
 }
 
+/// Why a page ends where it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageEnd {
+    /// Nothing in the snapshot is above it.
+    Head,
+    /// One audience was not looked at any deeper.
+    Depth,
+    /// It is full.
+    Bytes {
+        /// Rows that were looked at for each one that it has.
+        looked_at_each: usize,
+    },
+}
+
 impl Store {
-    /// Reads a page for each request: up to `page_rows` rows per audience and about `page_bytes` in
-    /// all (one row at least).
+    /// Reads a page for each request, of up to `page_bytes` (one row at least).
     pub async fn replay(
         &self,
         requests: &[ReplayRequest<'_>],
-        page_rows: usize,
         page_bytes: usize,
     ) -> Result<Vec<ReplayPage>, StoreError> {
-        let mut sources = Sources::default();
-        for (waiter, request) in requests.iter().enumerate() {
-            sources.add(waiter, request, page_bytes);
-        }
+        let waiters = Waiters::of(requests);
         let rows = self
             .read(&self.streams, async |conn| {
                 sqlx::query_file!(
                     "src/store/replay.sql",
-                    &sources.waiters,
-                    &sources.numbers,
-                    &sources.apps as &[&str],
-                    &sources.audiences,
-                    &sources.after,
-                    &sources.max_bytes,
-                    page_rows as i64,
+                    &waiters.apps as &[&str],
+                    &waiters.after as &[Option<Uuid>],
+                    &waiters.first_sources,
+                    &waiters.last_sources,
+                    &waiters.depths,
+                    &waiters.overheads,
+                    &waiters.audiences,
+                    page_bytes as i64,
                 )
                 .fetch_all(conn)
                 .await
             })
             .await?;
 
-        let first = rows.first().ok_or(StoreError::Database(sqlx::Error::RowNotFound))?;
-        let facts = Facts {
-            head: first.head.into(),
-            edge: first.edge.into(),
-            last_position: first.last_position,
-        };
-        let mut pages: Vec<PageInTheMaking> =
-            requests.iter().map(|_| PageInTheMaking::default()).collect();
+        let mut pages: Vec<Option<PageInTheMaking>> = requests.iter().map(|_| None).collect();
         for row in rows {
-            let (Some(waiter), Some(source), Some(taken)) = (row.waiter, row.source, row.taken)
-            else {
+            let page = pages[row.waiter as usize - 1].get_or_insert_with(|| {
+                PageInTheMaking::new(Facts {
+                    head: row.head.into(),
+                    edge: row.edge.into(),
+                    last_position: row.last_position,
+                    cut_off_at: row.cut_off_at,
+                })
+            });
+            let (Some(id), Some(source), Some(number)) = (row.id, row.source, row.number) else {
                 continue;
             };
-            let (Some(id), Some(data)) = (row.id, row.data) else { continue };
-            let page = &mut pages[waiter as usize];
-            let id = EventId::from(id);
-            page.last.insert(source, (id, taken));
-            *page.emitted.entry(source).or_default() += 1;
-            page.rows.push(ReplayRow { id, event: row.event, data });
+            page.looked_at = row.looked_at.unwrap_or_default() as usize;
+            page.read.push((EventId::from(id), number as usize));
+            let (Some(data), Some(created_at)) = (row.data, row.created_at) else { continue };
+            let (id, source) = (id.into(), source as usize - 1);
+            page.rows.push(ReplayRow { id, source, event: row.event, created_at, data });
         }
-        Ok(pages
-            .into_iter()
-            .zip(requests)
-            .map(|(page, r)| page.finish(r, facts, page_rows))
-            .collect())
+        let missing = || StoreError::Database(sqlx::Error::RowNotFound);
+        let finish = |(page, request): (Option<PageInTheMaking>, _)| {
+            page.map(|page| page.finish(request)).ok_or_else(missing)
+        };
+        pages.into_iter().zip(requests).map(finish).collect()
     }
 }
 
-/// The columns of `unnest`: one row per client and audience.
+/// The columns of `unnest`, one row per client, and all their audiences behind each other.
 #[derive(Default)]
-struct Sources<'a> {
-    waiters: Vec<i32>,
-    numbers: Vec<i32>,
+struct Waiters<'a> {
     apps: Vec<&'a str>,
+    after: Vec<Option<Uuid>>,
+    first_sources: Vec<i32>,
+    last_sources: Vec<i32>,
+    depths: Vec<i32>,
+    overheads: Vec<i32>,
     audiences: Vec<String>,
-    after: Vec<Uuid>,
-    max_bytes: Vec<i64>,
 }
 
-impl<'a> Sources<'a> {
-    fn add(&mut self, waiter: usize, request: &ReplayRequest<'a>, page_bytes: usize) {
-        let Some(after) = request.after else { return };
-        for (number, audience) in request.audiences.iter().enumerate() {
-            self.waiters.push(waiter as i32);
-            self.numbers.push(number as i32);
-            self.apps.push(request.app.as_str());
-            self.audiences.push(audience.to_sql());
-            self.after.push(after.into());
-            self.max_bytes.push((page_bytes / request.audiences.len()) as i64);
+impl<'a> Waiters<'a> {
+    fn of(requests: &[ReplayRequest<'a>]) -> Waiters<'a> {
+        let mut waiters = Waiters::default();
+        for request in requests {
+            waiters.apps.push(request.app.as_str());
+            waiters.after.push(request.after.map(Uuid::from));
+            waiters.first_sources.push(waiters.audiences.len() as i32 + 1);
+            if request.after.is_some() {
+                waiters.audiences.extend(request.audiences.iter().map(Audience::to_sql));
+            }
+            waiters.last_sources.push(waiters.audiences.len() as i32);
+            waiters.depths.push(request.depth as i32);
+            waiters.overheads.push(request.row_overhead as i32);
         }
+        waiters
     }
 }
 
-#[derive(Default)]
 struct PageInTheMaking {
     rows: Vec<ReplayRow>,
-    /// Of each audience: its last row here, and how many rows the limit let through.
-    last: HashMap<i32, (EventId, i64)>,
-    emitted: HashMap<i32, i64>,
+    /// All rows up to where it ends, deliverable or not: the id, and the number in its audience.
+    read: Vec<(EventId, usize)>,
+    looked_at: usize,
+    facts: Facts,
 }
 
 impl PageInTheMaking {
-    /// A page is complete up to the smallest last id of the audiences that were cut, by rows or by
-    /// bytes; if none was, up to the head of the snapshot. With the largest id as the next cursor,
-    /// 700 of 1,201 rows were lost.
-    fn finish(mut self, request: &ReplayRequest<'_>, facts: Facts, page_rows: usize) -> ReplayPage {
-        let cut = self
-            .last
-            .iter()
-            .filter(|(source, (_, taken))| {
-                *taken == page_rows as i64 || self.emitted[*source] < *taken
-            })
-            .map(|(_, (id, _))| *id)
-            .min();
-        let complete_to =
-            cut.unwrap_or_else(|| facts.head.max(request.after.unwrap_or(EventId::ZERO)));
-        self.rows.retain(|row| row.id <= complete_to);
-        ReplayPage { rows: self.rows, complete_to, caught_up: cut.is_none(), facts }
+    fn new(facts: Facts) -> PageInTheMaking {
+        PageInTheMaking { rows: Vec::new(), read: Vec::new(), looked_at: 0, facts }
+    }
+
+    /// The query ends a page at the first row that is the last one looked at of its audience: with the
+    /// largest id as the next cursor, 700 of 1,201 rows were lost. A page that was not ended is complete
+    /// up to the head of the snapshot. Rows that are not deliverable any more count as read.
+    fn finish(mut self, request: &ReplayRequest<'_>) -> ReplayPage {
+        self.rows.sort_unstable_by_key(|row| row.id);
+        let read = self.read.len();
+        let end = match self.read.iter().max() {
+            Some((id, number)) if *number == request.depth => Some((*id, PageEnd::Depth)),
+            Some((id, _)) if read < self.looked_at => {
+                Some((*id, PageEnd::Bytes { looked_at_each: self.looked_at / read }))
+            }
+            _ => None,
+        };
+        let head = || (self.facts.head.max(request.after.unwrap_or(EventId::ZERO)), PageEnd::Head);
+        let (complete_to, end) = end.unwrap_or_else(head);
+        ReplayPage { rows: self.rows, complete_to, end, facts: self.facts }
     }
 }

@@ -3,7 +3,7 @@
 use sqlx::Connection;
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 
-use super::{Store, StoreError, within};
+use super::{Maintenance, Store, StoreError, within};
 
 static MIGRATOR: Migrator = sqlx::migrate!();
 
@@ -58,28 +58,16 @@ impl Store {
             missing => Err(SchemaError::NotMigrated(missing)),
         }
     }
+}
 
-    /// Makes partitions ahead if this instance gets the maintenance lock. Every wait for a table
-    /// lock is short, since appends queue up behind it; the caller tries again later.
-    pub async fn extend_partitions(&self) -> Result<i32, StoreError> {
-        let mut conn = self.session().await?;
+impl Maintenance {
+    /// Makes partitions ahead, and returns how many. Every wait for a table lock is short, since
+    /// appends queue up behind it; the caller tries again later.
+    pub async fn extend_partitions(&mut self) -> Result<i32, StoreError> {
         within(std::time::Duration::from_secs(60), async {
-            let locked = sqlx::query!(r#"select pg_try_advisory_lock(7463, 2) as "locked!""#)
-                .fetch_one(&mut conn)
-                .await?
-                .locked;
-            if !locked {
-                return Ok(0);
-            }
-            sqlx::raw_sql("set lock_timeout = '100ms'").execute(&mut conn).await?;
-            let added =
-                sqlx::query!(r#"select tidings.extend_partitions($1) as "added!""#, DAYS_AHEAD)
-                    .fetch_one(&mut conn)
-                    .await?
-                    .added;
-            // The session ends with the connection, and the lock with the session.
-            conn.close().await?;
-            Ok(added)
+            sqlx::query_scalar!(r#"select tidings.extend_partitions($1) as "added!""#, DAYS_AHEAD)
+                .fetch_one(&mut self.conn)
+                .await
         })
         .await
     }

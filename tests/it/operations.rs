@@ -148,7 +148,7 @@ async fn a_configured_page_may_read_answers_and_errors_and_their_headers() {
         (Request::json(SEND, "{}"), 400),
         (Request::get("/nothing"), 404),
         (Request::get(SEND), 405),
-        (Request::json("/api/notifications/state/shop/ada", "{}"), 501),
+        (Request::new("DELETE", "/api/notifications/scheduled/shop/1"), 404),
         (Request::get("/livez").header("host", "evil.example"), 403),
     ] {
         let case = format!("{} {}", request.method, request.path);
@@ -223,11 +223,15 @@ async fn the_openapi_document_lists_every_route_with_its_problems() {
         listed,
         [
             ("/api/notifications/batch/{app}", vec!["post"]),
+            ("/api/notifications/counts/{app}/{user}", vec!["get"]),
             ("/api/notifications/history/{app}/{user}", vec!["get"]),
             ("/api/notifications/notification/{app}/{id}", vec!["get"]),
+            ("/api/notifications/scheduled/{app}/{id}", vec!["delete"]),
             ("/api/notifications/send/{app}", vec!["post"]),
             ("/api/notifications/send/{app}/{user}", vec!["post"]),
+            ("/api/notifications/state/{app}/{user}", vec!["post"]),
             ("/api/notifications/subscribe/{app}/{user}", vec!["get"]),
+            ("/api/notifications/withdraw/{app}/{id}", vec!["post"]),
             ("/livez", vec!["get"]),
             ("/metrics", vec!["get"]),
             ("/readyz", vec!["get"]),

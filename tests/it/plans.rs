@@ -1,6 +1,6 @@
 //! What the server's sessions keep planned while a partition is new has to be good when it is full.
 
-use crate::harness::{SseClient, TestApp, TestDatabase};
+use crate::harness::{Request, SseClient, TestApp, TestDatabase};
 
 /// More than any plan for an empty table reckons with, and far more than the rows sent here.
 const GROWN: i64 = 30_000;
@@ -47,5 +47,12 @@ async fn exercise(app: &TestApp, sender: &TestApp, live: &mut SseClient) {
         }
         let path = format!("/api/notifications/notification/shop/{}", sent.id);
         assert!(app.get(&path).await.unwrap().status().is_success());
+        let ids = format!("{{\"ids\":[\"{}\"],\"state\":\"read\"}}", sent.id);
+        let up_to = format!("{{\"up_to\":\"{}\",\"state\":\"seen\"}}", sent.id);
+        for body in [ids, up_to] {
+            let change = Request::json("/api/notifications/state/shop/ada", body);
+            assert_eq!(change.send(app.address).await.status, 200);
+        }
+        assert!(app.get("/api/notifications/counts/shop/ada").await.unwrap().status().is_success());
     }
 }

@@ -185,7 +185,7 @@ async fn a_query_with_a_mistake_is_refused() {
     let limit = |text: &str| format!("limit is not a number from 1 to 500: {text}.");
     let there_is_no =
         |name: &str, known: &str| format!("There is no parameter {name}: this route has {known}.");
-    let of_history = "limit, order, before, after, topics";
+    let of_history = "limit, order, before, after, topics, state";
     let one_of = "/api/notifications/notification/shop/01ARZ3NDEKTSV4RRFFQ69G5FAV";
     for (path, query, slug, detail) in [
         (
@@ -237,13 +237,13 @@ async fn a_query_with_a_mistake_is_refused() {
             SUBSCRIBE,
             "last-event-id=17",
             "unknown-parameter",
-            there_is_no("last-event-id", "last_event_id, since, topics"),
+            there_is_no("last-event-id", "last_event_id, since, topics, format"),
         ),
         (
             SUBSCRIBE,
             "state=read",
             "unknown-parameter",
-            there_is_no("state", "last_event_id, since, topics"),
+            there_is_no("state", "last_event_id, since, topics, format"),
         ),
         (HISTORY, "limit=0", "invalid-parameter", limit("0")),
         (HISTORY, "limit=501", "invalid-parameter", limit("501")),

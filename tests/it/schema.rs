@@ -9,6 +9,11 @@ use crate::harness::{TestApp, TestDatabase, eventually};
 
 static MIGRATOR: Migrator = sqlx::migrate!();
 
+/// How many migrations there are.
+fn ours() -> usize {
+    MIGRATOR.iter().filter(|m| m.migration_type.is_up_migration()).count()
+}
+
 /// Everything that the database contains beside what Postgres brings and sqlx's own table.
 async fn catalog(database: &TestDatabase) -> String {
     let sql = "with ours as (select oid from pg_namespace where nspname in ('tidings', 'public'))
@@ -84,8 +89,7 @@ async fn two_servers_that_start_at_once_on_an_empty_database_migrate_it_once() {
     let (one, two) =
         tokio::join!(TestApp::on(database.clone(), |_| {}), TestApp::on(database.clone(), |_| {}));
     let applied = "select count(*) from tidings._sqlx_migrations where success";
-    let ours = MIGRATOR.iter().filter(|m| m.migration_type.is_up_migration()).count();
-    assert_eq!(database.value::<i64>(applied).await, ours as i64);
+    assert_eq!(database.value::<i64>(applied).await, ours() as i64);
     let mut client = one.subscribe("shop/ada").await;
     let sent = two.send("shop/ada", "1").await;
     client.expect([sent]).await;
@@ -111,7 +115,10 @@ async fn a_server_that_may_not_migrate_refuses_an_empty_database_and_leaves_it_e
     let database = TestDatabase::empty().await;
     assert_eq!(
         refusal(&database, |config| config.migrate = false).await,
-        "the database lacks 1 migration(s) and TIDINGS_MIGRATE is off: run `tidings migrate` first"
+        format!(
+            "the database lacks {} migration(s) and TIDINGS_MIGRATE is off: run `tidings migrate` first",
+            ours()
+        )
     );
     let schema = "select count(*) from pg_namespace where nspname = 'tidings'";
     assert_eq!(database.value::<i64>(schema).await, 0);

@@ -183,6 +183,31 @@ async fn a_frozen_database_is_noticed_and_said() {
 }
 
 #[tokio::test]
+async fn a_lost_listener_is_replaced_and_nobody_notices() {
+    let database = TestDatabase::new().await;
+    let app = TestApp::on(database.clone(), |_| {}).await;
+    let mut client = app.subscribe("shop/ada").await;
+    for number in 0..3 {
+        let connects = app.metric("tidings_listener_reconnects_total").await;
+        database
+            .run(
+                "select pg_terminate_backend(pid) from pg_stat_activity
+                where query ilike 'listen %' and datname = current_database()",
+            )
+            .await;
+        // As another instance does it, so that this one has to hear of it.
+        database.append("shop", "user:ada", &[&number.to_string()]).await;
+        client.expect(database.ids("shop", "user:ada").await.last()).await;
+        eventually("it listens again", async || {
+            app.metric("tidings_listener_reconnects_total").await > connects
+        })
+        .await;
+        let ping = client.next_that(|frame| frame.is("tidings.ping")).await;
+        assert_eq!(ping.json()["database"], "up");
+    }
+}
+
+#[tokio::test]
 async fn a_server_whose_database_was_never_there_takes_streams_and_serves_them_later() {
     let database = TestDatabase::new().await;
     database.append("shop", "user:ada", &["1"]).await;

@@ -4,8 +4,10 @@
 use crate::harness::{
     Answer, DEADLINE, DatabaseProxy, Fault, Request, SseClient, TestApp, TestDatabase, eventually,
 };
+use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 const SEND: &str = "/api/notifications/send/shop/ada";
 const SUBSCRIBE: &str = "/api/notifications/subscribe/shop/ada";
@@ -176,4 +178,62 @@ async fn an_outcome_that_cannot_be_found_out_is_said_to_be_unknown() {
     proxy.bring_back();
     app.send("shop/ada", "\"after\"").await;
     assert_eq!(app.database.count().await, 3, "it was stored, as it may be");
+}
+
+/// Senders that never stop, as far as they are told that it may be tried again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_drains_by_itself_each_time_the_database_comes_back() {
+    const ABSENCES: usize = 3;
+    const SENDERS: usize = 8;
+    let database = TestDatabase::new().await;
+    let proxy = DatabaseProxy::to(&database).await;
+    let app = TestApp::on(proxy.database(), |_| {}).await;
+    let before = app.send("shop/ada", "\"before\"").await;
+    let mut client = app.subscribe("shop/ada").await;
+    let done = CancellationToken::new();
+    let senders = join_all((0..SENDERS).map(async |_| {
+        let mut acknowledged = Vec::new();
+        while !done.is_cancelled() {
+            let answer = Request::text(SEND, "x").send(app.address).await;
+            match answer.status {
+                201 => acknowledged.push(answer.json()["id"].as_str().unwrap().to_owned()),
+                status => assert_eq!(status, 503, "{}", answer.text()),
+            }
+        }
+        acknowledged
+    }));
+    let absences = async {
+        let mut came_meanwhile = Vec::new();
+        for _ in 0..ABSENCES {
+            let is = async |status: u16| {
+                Request::get("/readyz").send(app.address).await.status == status
+            };
+            proxy.take_away();
+            eventually("the instance notices", async || is(503).await).await;
+            // Nothing refuses it: it waits, like those that were there.
+            came_meanwhile.push(app.subscribe_after("shop/ada", &before).await);
+            proxy.bring_back();
+            eventually("it is ready", async || is(200).await).await;
+            let stored = app.metric("tidings_sends_total{outcome=\"stored\"}").await;
+            eventually("sends are stored again", async || {
+                app.metric("tidings_sends_total{outcome=\"stored\"}").await > stored
+            })
+            .await;
+        }
+        done.cancel();
+        came_meanwhile
+    };
+
+    let (acknowledged, came_meanwhile) = tokio::join!(senders, absences);
+
+    let stored = database.ids("shop", "user:ada").await;
+    for id in acknowledged.iter().flatten() {
+        assert!(stored.contains(id), "{id} was acknowledged");
+    }
+    client.expect(&stored[1..]).await;
+    client.expect_silence().await;
+    for mut client in came_meanwhile {
+        client.expect(&stored[1..]).await;
+        client.expect_silence().await;
+    }
 }

@@ -43,7 +43,11 @@ impl Stream {
 
     async fn start(mut socket: TcpStream, request: &[u8]) -> Outcome<Self> {
         socket.write_all(request).await?;
-        let mut raw = Vec::with_capacity(1024);
+        Self::resume(socket, Vec::with_capacity(1024)).await
+    }
+
+    /// A stream that was asked for, of which this much was read.
+    pub async fn resume(mut socket: TcpStream, mut raw: Vec<u8>) -> Outcome<Self> {
         let (head, length) = http::read_head(&mut socket, &mut raw).await?;
         if head.status != 200 || !head.event_stream {
             let body = String::from_utf8_lossy(&raw[length..]);

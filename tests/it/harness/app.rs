@@ -60,7 +60,16 @@ impl TestApp {
 
     /// Another instance that need not become ready.
     pub async fn launch(database: TestDatabase, change: impl FnOnce(&mut Config)) -> TestApp {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        TestApp::launch_at(([127, 0, 0, 1], 0).into(), database, change).await
+    }
+
+    /// The same at an address that others know.
+    pub async fn launch_at(
+        address: SocketAddr,
+        database: TestDatabase,
+        change: impl FnOnce(&mut Config),
+    ) -> TestApp {
+        let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         // Short, because a ping is how a test knows that nothing else came.
         let mut config =

@@ -13,8 +13,8 @@ use tidings::postgres;
 use tidings::store::Store;
 use tokio::sync::OnceCell;
 
-struct Cluster {
-    dir: PathBuf,
+pub(super) struct Cluster {
+    pub(super) dir: PathBuf,
     /// Its standard input is what tells it that we are alive.
     _guard: Child,
 }
@@ -24,7 +24,8 @@ static TEMPLATE: OnceCell<()> = OnceCell::const_new();
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 impl Cluster {
-    fn start() -> Cluster {
+    /// With these variables in the environment of its programs; of their values, `DIR` is its folder.
+    pub(super) fn start(variables: &[(&str, &str)]) -> Cluster {
         let programs = postgres::find_programs(None, None).expect("the distribution's Postgres");
         let owner = postgres::unprivileged_user(None).expect("a user to run Postgres as");
         let dir = std::env::temp_dir().join(format!(
@@ -43,6 +44,9 @@ impl Cluster {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0);
+        for (name, value) in variables {
+            guard.env(name, value.replace("DIR", dir.to_str().expect("UTF-8")));
+        }
         if let Some(owner) = owner {
             std::os::unix::fs::chown(&dir, Some(owner.uid), Some(owner.gid))
                 .expect("chown as root");
@@ -58,7 +62,7 @@ impl Cluster {
         Cluster { dir, _guard: guard }
     }
 
-    fn url(&self, database: &str) -> String {
+    pub(super) fn url(&self, database: &str) -> String {
         let socket = percent_encoding::utf8_percent_encode(
             self.dir.to_str().expect("UTF-8"),
             percent_encoding::NON_ALPHANUMERIC,
@@ -82,7 +86,10 @@ impl TestDatabase {
                 let template = TestDatabase::create("tidings_template", "template0").await;
                 let store = Store::new(&template.url, None).expect("our own URL");
                 store.migrate().await.expect("the migrations run");
-                store.extend_partitions().await.expect("partitions are made");
+                let maintenance = store.maintenance().await.expect("a session");
+                let mut maintenance = maintenance.expect("nobody else is there");
+                maintenance.extend_partitions().await.expect("partitions are made");
+                maintenance.end().await;
                 store.close().await;
             })
             .await;
@@ -99,9 +106,13 @@ impl TestDatabase {
     }
 
     async fn create(name: &str, template: &str) -> TestDatabase {
-        let cluster = tokio::task::spawn_blocking(|| CLUSTER.get_or_init(Cluster::start))
+        let cluster = tokio::task::spawn_blocking(|| CLUSTER.get_or_init(|| Cluster::start(&[])))
             .await
             .expect("the cluster");
+        TestDatabase::create_in(cluster, name, template).await
+    }
+
+    pub(super) async fn create_in(cluster: &Cluster, name: &str, template: &str) -> TestDatabase {
         let mut conn =
             PgConnection::connect(&cluster.url("postgres")).await.expect("the test cluster");
         let create = format!("create database {name} template {template}");

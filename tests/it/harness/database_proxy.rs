@@ -11,6 +11,9 @@ use tokio::sync::{Notify, watch};
 
 use super::TestDatabase;
 
+/// The message by which a client asks only whether the server answers.
+const SYNC: u8 = b'S';
+
 /// The name that Postgres clients look for.
 const SOCKET: &str = ".s.PGSQL.5432";
 
@@ -46,7 +49,7 @@ struct Shared {
     target: PathBuf,
     mode: watch::Sender<Mode>,
     cut: Notify,
-    armed: Mutex<Option<Fault>>,
+    armed: Mutex<Option<(Fault, &'static str)>>,
 }
 
 impl DatabaseProxy {
@@ -101,7 +104,16 @@ impl DatabaseProxy {
 
     /// Strikes at the next append of a writer that has appended before.
     pub fn strike_next_append(&self, fault: Fault) {
-        *self.shared.armed.lock().expect("not poisoned") = Some(fault);
+        self.strike_next(fault, "tidings.append");
+    }
+
+    /// Strikes at the next send that is scheduled on a connection that has done so before.
+    pub fn strike_next_schedule(&self, fault: Fault) {
+        self.strike_next(fault, "tidings.schedule");
+    }
+
+    fn strike_next(&self, fault: Fault, call: &'static str) {
+        *self.shared.armed.lock().expect("not poisoned") = Some((fault, call));
     }
 
     /// The fault that was asked for has happened.
@@ -125,19 +137,25 @@ impl Shared {
         let fault = Mutex::new(None);
         let struck = || *fault.lock().expect("not poisoned");
         let up = async {
-            let mut appends = false;
+            // Once a statement is prepared, its text does not come again.
+            let mut prepared: Vec<&str> = Vec::new();
             let mut bytes = Vec::new();
             while matches!(from_client.read_buf(&mut bytes).await, Ok(1..)) {
-                // Once the statement is prepared, a writer's connection carries nothing but calls.
-                if appends {
-                    let armed = self.armed.lock().expect("not poisoned").take();
-                    let mut fault = fault.lock().expect("not poisoned");
-                    *fault = fault.or(armed);
+                // Such a connection carries nothing but calls, and questions whether it lives.
+                if bytes[0] != SYNC {
+                    let mut armed = self.armed.lock().expect("not poisoned");
+                    if let Some((struck, _)) = armed.take_if(|(_, call)| prepared.contains(call)) {
+                        *fault.lock().expect("not poisoned") = Some(struck);
+                    }
                 }
                 if struck() == Some(Fault::LoseCall) {
                     return;
                 }
-                appends |= bytes.windows(14).any(|window| window == b"tidings.append");
+                for call in ["tidings.append", "tidings.schedule"] {
+                    if bytes.windows(call.len()).any(|window| window == call.as_bytes()) {
+                        prepared.push(call);
+                    }
+                }
                 self.thawed().await;
                 if to_server.write_all(&bytes).await.is_err() {
                     return;

@@ -93,9 +93,14 @@ impl SseClient {
         path: &str,
         headers: &[(&str, &str)],
     ) -> std::io::Result<SseClient> {
-        let headers: String =
-            headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
+        let named = |host: &&(&str, &str)| host.0.eq_ignore_ascii_case("host");
+        let host = headers.iter().find(named).is_none().then_some(("Host", "localhost"));
+        let headers: String = host
+            .iter()
+            .chain(headers)
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
+        let request = format!("GET {path} HTTP/1.1\r\n{headers}\r\n");
         socket.write_all(request.as_bytes()).await?;
         let mut raw = Vec::new();
         let end = loop {
@@ -184,6 +189,21 @@ impl SseClient {
             }
             before.push(frame);
         }
+    }
+
+    /// Whatever comes after `tidings.ready` and up to `tidings.live`, but pings: a gap too. And `live`.
+    pub async fn replay(&mut self) -> (Vec<Frame>, Frame) {
+        let replay = async {
+            assert!(self.next().await.is("tidings.ready"));
+            let mut frames = Vec::new();
+            loop {
+                match self.next_but_pings().await {
+                    live if live.is("tidings.live") => return (frames, live),
+                    frame => frames.push(frame),
+                }
+            }
+        };
+        timeout(DEADLINE, replay).await.expect("a replay that ends in time")
     }
 
     /// The next notifications are exactly these, in this order.

@@ -1,0 +1,151 @@
+// One stream to the server, kept alive: connects, reads frames, notices silence, waits and connects
+// again. It knows nothing of tabs; where to start from it asks its host, each time anew.
+
+import { createParser } from "eventsource-parser";
+import type { Http } from "./http.js";
+import { isFinal, ours, problemOf, TidingsError, type Problem } from "./problem.js";
+
+/**
+ * How a subscription stands, for people to see:
+ * - `connecting`: for the first time
+ * - `live`: everything missed has been received, and what follows comes as it is sent
+ * - `reconnecting`: the connection or the server's database is away; nothing will be lost
+ * - `offline`: the same, and the browser says that there is no network
+ * - `closed`: ended by the application
+ * - `failed`: ended by an error that trying again does not mend
+ */
+export type ConnectionState = "connecting" | "live" | "reconnecting" | "offline" | "closed" | "failed";
+
+/** One event of the stream. */
+export interface Frame {
+  id?: string;
+  event: string;
+  data: string;
+}
+
+/** What a stream is asked for. */
+export interface Wanted {
+  /** What it follows on; `null` for only what comes. */
+  after: string | null;
+  topics: readonly string[];
+}
+
+/** Whom a connection serves. */
+export interface Host {
+  wanted(): Wanted;
+  frame(frame: Frame): void;
+  state(state: ConnectionState, problem?: Problem): void;
+  failed(problem: Problem): void;
+}
+
+const FIRST_HEARTBEAT = 10_000; // ms, the server's default, until it has said its own
+const FIRST_RETRY = 1_000; // ms, until the server has said its own
+const LONGEST_RETRY = 30_000; // ms; longer only when the server says so
+
+/** One stream at a time, for ever. */
+export class Connection {
+  /** ms between the server's pings. */
+  heartbeat = FIRST_HEARTBEAT;
+  #attempt = new AbortController();
+  #wake = () => {};
+  #again = false;
+  #closed = false;
+  #heard: number | undefined; // while there is an attempt: when it began or last got anything
+  #retry = FIRST_RETRY;
+  #failures = 0;
+  #longest = 0; // ms that the last refusal asked for
+
+  constructor(
+    private readonly http: Http,
+    private readonly address: string,
+    private readonly host: Host,
+  ) {}
+
+  /** Connects again and again, until closed or told that it is no use. */
+  async run(): Promise<void> {
+    this.host.state("connecting");
+    while (!this.#closed) {
+      this.#again = false;
+      this.#longest = 0;
+      let problem: Problem | undefined;
+      try {
+        await this.#stream();
+      } catch (error) {
+        problem = problemOf(error);
+        if (error instanceof TidingsError) this.#longest = (error.retryAfterSeconds ?? 0) * 1000;
+      }
+      this.#heard = undefined;
+      if (this.#closed || this.#again) continue;
+      if (problem && isFinal(problem)) return this.host.failed(problem);
+      this.host.state(globalThis.navigator?.onLine === false ? "offline" : "reconnecting", problem);
+      await this.#pause();
+    }
+  }
+
+  /** Ends the stream or the wait, and connects at once: something else is wanted, or the network came. */
+  restart(): void {
+    this.#again = true;
+    this.#attempt.abort();
+    this.#wake();
+  }
+
+  /** Replaces a stream that has been silent for two pings; called by a timer and when a page wakes. */
+  check(): void {
+    // A clock that was set back must not hide a silence.
+    if (this.#heard === undefined || Math.abs(Date.now() - this.#heard) < 2 * this.heartbeat) return;
+    this.host.state("reconnecting");
+    this.restart();
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.restart();
+  }
+
+  async #stream(): Promise<void> {
+    const { after, topics } = this.host.wanted();
+    this.#attempt = new AbortController();
+    this.#heard = Date.now();
+    const response = await this.http.send(this.address, {
+      query: { format: "envelope", topics },
+      headers: { accept: "text/event-stream", "last-event-id": after ?? undefined },
+      signal: this.#attempt.signal,
+    });
+    if (!response.headers.get("content-type")?.startsWith("text/event-stream") || !response.body) {
+      throw new TidingsError(ours("foreign-answer", `${this.address} did not answer with a stream.`, response.status));
+    }
+    const parser = createParser({
+      onEvent: ({ id, event = "message", data }) => this.#frame({ ...(id && { id }), event, data }),
+      onRetry: (ms) => (this.#retry = ms),
+    });
+    const decoder = new TextDecoder();
+    const reader = response.body.getReader();
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done || this.#attempt.signal.aborted) return;
+      this.#heard = Date.now();
+      parser.feed(decoder.decode(value, { stream: true }));
+    }
+  }
+
+  #frame(frame: Frame): void {
+    // A restart can come from within a chunk; the rest of it is of the stream that was given up.
+    if (this.#attempt.signal.aborted) return;
+    if (frame.event === "tidings.ready") {
+      this.#failures = 0;
+      this.heartbeat = JSON.parse(frame.data).heartbeat_seconds * 1000;
+    }
+    this.host.frame(frame);
+  }
+
+  /** The newest `retry:` and up to half as much, so that clients spread; doubled with each failure. */
+  async #pause(): Promise<void> {
+    const grown = Math.min(this.#retry * 2 ** this.#failures++, LONGEST_RETRY);
+    const delay = Math.max(this.#retry, grown, this.#longest) * (1 + Math.random() / 2);
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, delay);
+      this.#wake = () => (clearTimeout(timer), resolve());
+    });
+    this.#wake = () => {};
+  }
+}

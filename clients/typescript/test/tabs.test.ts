@@ -1,0 +1,231 @@
+// Tabs of a real browser, on another origin than the real server: they share a connection, and each
+// gets everything once, whatever happens to the one that leads.
+
+import assert from "node:assert/strict";
+import { after, before, test, type TestContext } from "node:test";
+import { TidingsClient } from "@tidings/client";
+import { Browser, noBrowser, Pages, type BrowserTab } from "./harness/browser.js";
+import { Proxy } from "./harness/proxy.js";
+import { noServer, Server } from "./harness/server.js";
+import type { Start } from "./page/page.js";
+
+const skip = noServer || noBrowser;
+let pages: Pages;
+let server: Server;
+let browser: Browser;
+
+before(async () => {
+  if (skip) return;
+  pages = await Pages.start();
+  server = await Server.start({ TIDINGS_CORS_ORIGINS: pages.origin() });
+  browser = await Browser.start(pages);
+});
+after(async () => {
+  await browser?.stop();
+  await server?.stop();
+  pages?.stop();
+});
+
+let users = 0;
+/** A user of its own, a proxy in front of the server, and tabs that are closed in the end. */
+async function setting(t: TestContext) {
+  const user = `tab-${++users}`;
+  const proxy = await Proxy.start(() => server.port);
+  const opened: BrowserTab[] = [];
+  t.after(async () => {
+    for (const { page } of opened) await page.close();
+    await proxy.stop();
+  });
+  const open = async (options: Partial<Start> = {}, also?: Parameters<typeof browser.open>[1]) => {
+    const tab = await browser.open({ url: proxy.url, user, history: true, ...options }, also);
+    opened.push(tab);
+    return tab;
+  };
+  /** Opens so many tabs; the first one leads. */
+  const tabs = async (count: number) => {
+    for (let n = 0; n < count; n++) await (await open()).live();
+    return opened as [BrowserTab, BrowserTab, ...BrowserTab[]];
+  };
+  return { proxy, open, tabs, to: `shop/${user}` };
+}
+
+/** Each tab got exactly what was sent, in order; by place and not by id, which says what went wrong. */
+async function expectAll(tabs: readonly BrowserTab[], sent: readonly string[]): Promise<void> {
+  for (const tab of tabs) await tab.ids.count(sent.length, "notification");
+  const places = tabs.map(({ ids }) => ids.all.map((id) => sent.indexOf(id)).join());
+  assert.deepEqual(places, tabs.map(() => sent.map((_, place) => place).join()));
+}
+
+test("nine tabs live on one connection", { skip }, async (t) => {
+  const { proxy, tabs, to } = await setting(t);
+  const all = await tabs(9);
+  const sent = await server.sendMany(to, 20);
+  await expectAll(all, sent);
+  assert.deepEqual(await server.stored(to), sent);
+  assert.equal(proxy.open, 1);
+  assert.equal(proxy.streams.all.length, 1, "a tab that has read the history does not make the others start again");
+});
+
+test("tabs with other topics share the connection, and the badge agrees in all", { skip }, async (t) => {
+  const { proxy, open, to } = await setting(t);
+  const topic = `news-${to}`;
+  const [plain, news] = [await open(), await open({ topics: [topic] })];
+  for (const tab of [plain, news]) await tab.live();
+  const client = new TidingsClient({ url: server.url, app: "shop", user: to.slice(5) });
+  const topical = await client.send({ topic }, { data: 1 });
+  const sent = await server.sendMany(to, 2);
+  await expectAll([news], [topical.id, ...sent]);
+  await expectAll([plain], sent);
+  assert.equal(proxy.open, 1);
+
+  await plain.page.evaluate((ids) => window.client.mark("read", { ids }), sent.slice(0, 1));
+  for (const tab of [plain, news]) {
+    const [change] = await tab.told.count(1, "change");
+    assert.equal(change?.[0], "change");
+    assert.equal((await tab.page.evaluate(() => window.client.counts())).unread, 1);
+  }
+});
+
+test("closing the leader moves the connection within a second, and nothing is lost", { skip }, async (t) => {
+  const { proxy, tabs, to } = await setting(t);
+  const [leader, ...others] = await tabs(4);
+  const sent = await server.sendMany(to, 5);
+  const sending = server.sendMany(to, 60);
+  const closed = performance.now();
+  await leader.page.close();
+  await proxy.streams.count(2, "stream");
+  const moved = performance.now() - closed;
+  t.diagnostic(`moved after ${Math.round(moved)} ms`);
+  assert.ok(moved < 1_000, `${moved} ms`);
+  sent.push(...(await sending));
+  await expectAll(others, sent);
+  assert.equal(proxy.open, 1);
+});
+
+test("a leader that is told it will be frozen hands over, and comes back to everything", { skip }, async (t) => {
+  const { proxy, tabs, to } = await setting(t);
+  const [leader, ...others] = await tabs(3);
+  const frozen = performance.now();
+  await leader.lifecycle("frozen");
+  await proxy.streams.count(2, "stream");
+  const moved = performance.now() - frozen;
+  t.diagnostic(`moved after ${Math.round(moved)} ms`);
+  assert.ok(moved < 2_000, `${moved} ms, in which two pings can be missed`);
+  const sent = await server.sendMany(to, 10);
+  await expectAll(others, sent);
+  assert.deepEqual(leader.ids.all, []);
+  await leader.lifecycle("active");
+  sent.push(...(await server.sendMany(to, 5)));
+  await expectAll([leader, ...others], sent);
+  assert.equal(proxy.open, 1);
+});
+
+test("a leader that was frozen without a word is replaced after two silent pings", { skip }, async (t) => {
+  const { proxy, open, to } = await setting(t);
+  const deaf = () => document.addEventListener("freeze", (event) => event.stopImmediatePropagation(), true);
+  const leader = await open({}, { before: deaf });
+  await leader.live();
+  const others = [await open(), await open()];
+  for (const tab of others) await tab.live();
+  const frozen = performance.now();
+  await leader.lifecycle("frozen");
+  const sent = await server.sendMany(to, 10);
+  await proxy.streams.count(2, "stream");
+  const replaced = performance.now() - frozen;
+  t.diagnostic(`replaced after ${Math.round(replaced)} ms, with a ping each second`);
+  assert.ok(replaced >= 1_000 && replaced < 8_000, `${replaced} ms`);
+  await expectAll(others, sent);
+  await leader.lifecycle("active");
+  sent.push(...(await server.sendMany(to, 5)));
+  await expectAll([leader, ...others], sent);
+  await proxy.untilOpen(1);
+});
+
+test("a leader from before is not listened to", { skip }, async (t) => {
+  const { proxy, tabs, to } = await setting(t);
+  const all = await tabs(2);
+  // A page that lost its lock while it was frozen answers messages all the same.
+  await all[0].page.evaluate((address) => {
+    const channel = new BroadcastChannel(`tidings/1:${address}`);
+    channel.postMessage({ type: "state", leader: 1, state: "offline" });
+    channel.postMessage({ type: "frame", leader: 1, stream: "1/1", number: 0, frame: { event: "tidings.live", data: "{}" } });
+  }, `${proxy.url}/api/notifications/subscribe/${to}`);
+  await expectAll(all, await server.sendMany(to, 3));
+  for (const tab of all) assert.deepEqual(tab.states.all, ["connecting", "live"]);
+});
+
+test("a reload goes on where the page was", { skip }, async (t) => {
+  const { open, to } = await setting(t);
+  const tab = await open();
+  await tab.live();
+  const sent = await server.sendMany(to, 5);
+  await expectAll([tab], sent);
+  const sending = server.sendMany(to, 30);
+  await tab.reload();
+  sent.push(...(await sending));
+  await expectAll([tab], sent);
+});
+
+test("reloading the leader of several tabs loses and doubles nothing in any of them", { skip }, async (t) => {
+  const { proxy, tabs, to } = await setting(t);
+  const all = await tabs(3);
+  const sending = server.sendMany(to, 40);
+  await all[0].reload();
+  const sent = await sending;
+  await expectAll(all, sent);
+  assert.equal(proxy.open, 1);
+});
+
+test("cuts, and a network that is away, lose and double nothing in any tab", { skip }, async (t) => {
+  const { proxy, tabs, to } = await setting(t);
+  const all = await tabs(3);
+  const sent: string[] = [];
+  for (let round = 0; round < 3; round++) {
+    const sending = server.sendMany(to, 15);
+    proxy.cut();
+    sent.push(...(await sending));
+    await expectAll(all, sent);
+  }
+  proxy.break();
+  for (const tab of all) await tab.states.until((states) => states.at(-1) === "reconnecting", "reconnecting");
+  sent.push(...(await server.sendMany(to, 5)));
+  proxy.mend();
+  await expectAll(all, sent);
+  for (const tab of all) await tab.live();
+});
+
+test("a browser that is offline says so, and comes back with everything", { skip }, async (t) => {
+  const { tabs, to } = await setting(t);
+  const all = await tabs(2);
+  await browser.context.setOffline(true);
+  for (const tab of all) await tab.states.until((states) => states.includes("offline"), "offline");
+  const sent = await server.sendMany(to, 5);
+  await browser.context.setOffline(false);
+  for (const tab of all) await tab.live();
+  sent.push(...(await server.sendMany(to, 2)));
+  await expectAll(all, sent);
+});
+
+test("without Web Locks each tab has a connection of its own, and says so once", { skip }, async (t) => {
+  const { proxy, open, to } = await setting(t);
+  const lockless = () => Object.defineProperty(Navigator.prototype, "locks", { value: undefined });
+  const all = [await open({}, { before: lockless }), await open({}, { before: lockless })];
+  for (const tab of all) await tab.live();
+  await expectAll(all, await server.sendMany(to, 5));
+  assert.equal(proxy.open, 2);
+  const again = all[0] as BrowserTab;
+  await again.page.evaluate(() => window.stop());
+  await again.start();
+  await again.states.until((states) => states.lastIndexOf("live") > states.indexOf("closed"), "live again");
+  for (const tab of all) assert.deepEqual(tab.told.all.map(([kind]) => kind), ["info"]);
+});
+
+test("an origin that the server does not know is told what to set", { skip }, async (t) => {
+  const { open } = await setting(t);
+  const tab = await open({ history: false }, { host: "localhost" });
+  await tab.problems.count(1, "problem");
+  const [problem] = tab.problems.all;
+  assert.match(problem?.type ?? "", /foreign-page$/);
+  assert.match(problem?.detail ?? "", /localhost.*TIDINGS_CORS_ORIGINS/);
+  assert.equal(tab.states.all.at(-1), "reconnecting");
+});
