@@ -209,6 +209,9 @@ impl Postgres {
         for setting in ["listen_addresses=127.0.0.1", &port, "log_line_prefix=%m [%p] %a "] {
             command.args(["-c", setting]);
         }
+        // A standby that catches up while every commit waits for it confirms that at its next report,
+        // by default 10 s later: Postgres' recovery, which would hide that of the servers.
+        command.args(["-c", "wal_receiver_status_interval=1s"]);
         if self.disk.is_some() {
             command.args(["-c", "max_wal_size=128MB"]); // a small part of it
         }
