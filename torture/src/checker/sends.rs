@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use ulid::Ulid;
 
-use super::model::{Model, Row, Send, Told};
+use super::model::{Model, Row, STATE_ENTRY, Send, Told};
 use super::{Findings, Rule};
 use crate::history::{Entry, Event, SendNumber, Way};
 
@@ -22,9 +22,7 @@ pub(super) fn check(model: &Model<'_>, findings: &mut Findings) {
     answers(model, findings);
     for (id, row) in &model.rows {
         let from_us = row.send.and_then(|send| model.sends.get(&send));
-        // State entries are the server's own.
-        if row.event != Some("tidings.state") && from_us.is_none_or(|send| send.event != row.event)
-        {
+        if row.event != Some(STATE_ENTRY) && from_us.is_none_or(|send| send.event != row.event) {
             findings.add(Rule::NotSent, format!("nobody sent the row {id} as it is"), vec![row.at]);
         }
     }
