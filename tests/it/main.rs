@@ -42,5 +42,6 @@ mod sql_sends;
 mod start;
 mod streams;
 mod subscribe;
+mod torture;
 mod unavailable;
 mod writer;

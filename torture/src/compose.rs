@@ -14,10 +14,13 @@ pub(crate) struct Composed {
     pub(crate) way: Way,
     pub(crate) key: Option<String>,
     pub(crate) event: Option<String>,
+    /// Members of each entry that make rows go: they replace another one, or expire.
+    going: String,
     /// Audience and data of each row.
     pub(crate) rows: Vec<(String, String)>,
 }
 
+const SLOTS: u32 = 3; // few, so that there is something to replace
 const LARGE: usize = 8000; // a page of these is cut by bytes
 /// What a server might alter: escapes that only look forbidden, white space, numbers, no ASCII.
 const TRICKY: [&str; 6] = [
@@ -45,7 +48,12 @@ impl Composed {
         // The rows of a batch have no common name; each could have its own, but one is enough.
         let event = (rng.u32(..4) == 0).then(|| format!("kind.{}", rng.u32(..3)));
         let key = rng.bool().then(|| format!("key-{number}"));
-        Self { number, app, way, key, event, rows }
+        let going = match rng.u32(..20) {
+            0 | 1 => format!(r#","replaces":"slot-{}""#, rng.u32(..SLOTS)),
+            2 => format!(r#","expires_in":{}"#, rng.u32(1..=3)),
+            _ => String::new(),
+        };
+        Self { number, app, way, key, event, going, rows }
     }
 
     /// Some rows in a transaction.
@@ -53,14 +61,15 @@ impl Composed {
         let app = APPS[rng.usize(..APPS.len())];
         let rows = (0..rng.usize(1..=3)).map(|i| (audience(rng), data(number, i, rng))).collect();
         let event = (rng.u32(..4) == 0).then(|| "kind.sql".to_owned());
-        Self { number, app, way: Way::Sql, key: None, event, rows }
+        Self { number, app, way: Way::Sql, key: None, event, going: String::new(), rows }
     }
 
     /// A send to everyone in an app that is repeated until it is stored.
     pub(crate) fn marker(number: SendNumber, app: &'static str, marker: u64) -> Self {
         let data = format!(r#"{{"n":{number},"i":0,"marker":{marker}}}"#);
         let rows = vec![("everyone".to_owned(), data)];
-        Self { number, app, way: Way::To, key: Some(format!("marker-{number}")), event: None, rows }
+        let key = Some(format!("marker-{number}"));
+        Self { number, app, way: Way::To, key, event: None, going: String::new(), rows }
     }
 
     /// The whole HTTP request.
@@ -87,7 +96,8 @@ impl Composed {
     fn body(&self) -> String {
         let event =
             self.event.as_ref().map_or_else(String::new, |name| format!(r#","event":"{name}""#));
-        let entry = |to: &str, data: &str| format!(r#"{{{to}"data":{data}{event}}}"#);
+        let going = &self.going;
+        let entry = |to: &str, data: &str| format!(r#"{{{to}"data":{data}{event}{going}}}"#);
         match self.way {
             Way::User => entry("", &self.rows[0].1),
             Way::Batch => {

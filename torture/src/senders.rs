@@ -136,7 +136,7 @@ impl Sender {
     }
 
     async fn deliver(&mut self, send: &Composed, retry: Duration, by_balancer: bool) {
-        let Composed { number, app, way, key, event, rows } = send.clone();
+        let Composed { number, app, way, key, event, rows, .. } = send.clone();
         self.office.recorder.note(Event::Send {
             send: number,
             sender: self.number,

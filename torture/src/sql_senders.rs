@@ -64,7 +64,7 @@ impl SqlSender {
 
     /// True: committed. An error means that the connection is of no more use.
     async fn deliver(&mut self, session: &mut PgConnection, send: &Composed) -> Outcome<bool> {
-        let Composed { number, app, way, key, event, rows } = send.clone();
+        let Composed { number, app, way, key, event, rows, .. } = send.clone();
         let recorder = &self.office.recorder;
         let sender = self.number;
         let app = app.to_owned();

@@ -8,6 +8,9 @@ use wire::sse::Decoder;
 
 use crate::history::{Entry, Event, SendNumber, Way};
 
+/// The event name of rows that tell what became of others. The server makes them.
+pub(super) const STATE_ENTRY: &str = "tidings.state";
+
 /// Everything the checks look at.
 pub(super) struct Model<'a> {
     pub(super) entries: &'a [Entry],
@@ -268,7 +271,7 @@ impl Frame {
     }
 
     pub(super) fn is_control(&self) -> bool {
-        self.event.starts_with("tidings.") && self.event != "tidings.state"
+        self.event.starts_with("tidings.") && self.event != STATE_ENTRY
     }
 }
 

@@ -4,9 +4,12 @@ use std::collections::HashMap;
 
 use ulid::Ulid;
 
-use super::model::{Model, Row, Send, Told};
+use super::model::{Model, Row, STATE_ENTRY, Send, Told};
 use super::{Findings, Rule};
 use crate::history::{Entry, Event, SendNumber, Way};
+
+const UNAVAILABLE: [&str; 4] =
+    ["overloaded", "database-unreachable", "draining", "outcome-unknown"];
 
 pub(super) fn check(model: &Model<'_>, findings: &mut Findings) {
     let rows = model.rows_of_sends();
@@ -19,9 +22,7 @@ pub(super) fn check(model: &Model<'_>, findings: &mut Findings) {
     answers(model, findings);
     for (id, row) in &model.rows {
         let from_us = row.send.and_then(|send| model.sends.get(&send));
-        // State entries are the server's own.
-        if row.event != Some("tidings.state") && from_us.is_none_or(|send| send.event != row.event)
-        {
+        if row.event != Some(STATE_ENTRY) && from_us.is_none_or(|send| send.event != row.event) {
             findings.add(Rule::NotSent, format!("nobody sent the row {id} as it is"), vec![row.at]);
         }
     }
@@ -113,11 +114,29 @@ fn contiguous(
     }
 }
 
+/// What an answer may say: these requests are all good, so none is refused for what it is.
+fn is_of_the_contract(way: Way, status: u16, problem: Option<&str>) -> bool {
+    match status {
+        201 => true,
+        503 => problem.is_some_and(|problem| UNAVAILABLE.contains(&problem)),
+        _ => way == Way::Sql,
+    }
+}
+
 /// What an answer says is what is stored.
 fn answers(model: &Model<'_>, findings: &mut Findings) {
     let mut first_answers: HashMap<SendNumber, (usize, &[Ulid])> = HashMap::new();
     for (at, Entry(_, event)) in model.entries.iter().enumerate() {
-        let Event::Answer { send, status: 201, ids, .. } = event else { continue };
+        let Event::Answer { send, status, ids, problem, .. } = event else { continue };
+        let Some(sent) = model.sends.get(send) else { continue };
+        if !is_of_the_contract(sent.way, *status, problem.as_deref()) {
+            let problem = problem.as_deref().unwrap_or("without a problem");
+            let what = format!("send {send} was answered {status}, {problem}");
+            findings.add(Rule::Contract, what, vec![sent.at, at]);
+        }
+        if *status != 201 {
+            continue;
+        }
         let (first_at, first) = *first_answers.entry(*send).or_insert((at, ids));
         if first != ids.as_slice() {
             findings.add(
@@ -126,7 +145,6 @@ fn answers(model: &Model<'_>, findings: &mut Findings) {
                 vec![first_at, at],
             );
         }
-        let Some(sent) = model.sends.get(send) else { continue };
         if sent.way == Way::Sql {
             continue;
         }

@@ -174,6 +174,10 @@ impl Shared {
         let passing = Passing { target, cut: cut.clone(), frozen: frozen.clone() };
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.connections().insert(number, passing);
+        // Whoever began to refuse meanwhile has not cut this one.
+        if *self.mode.borrow() == Mode::Refuse {
+            cut.cancel();
+        }
 
         let lose_answer = watch::Sender::new(false);
         let ended_well = {

@@ -26,7 +26,7 @@ pub(crate) use disk::SmallDisk;
 pub(crate) use gate::{Gate, Mode, Strike};
 pub(crate) use guard::{Guard, send_signal};
 pub(crate) use instance::Instance;
-pub(crate) use postgres::{Needs, Postgres};
+pub(crate) use postgres::{IN_SYNC, Needs, Postgres};
 
 /// A place to break things in.
 pub(crate) struct Cluster {

@@ -209,6 +209,9 @@ impl Postgres {
         for setting in ["listen_addresses=127.0.0.1", &port, "log_line_prefix=%m [%p] %a "] {
             command.args(["-c", setting]);
         }
+        // A standby that catches up while every commit waits for it confirms that at its next report,
+        // by default 10 s later: Postgres' recovery, which would hide that of the servers.
+        command.args(["-c", "wal_receiver_status_interval=1s"]);
         if self.disk.is_some() {
             command.args(["-c", "max_wal_size=128MB"]); // a small part of it
         }
@@ -268,7 +271,7 @@ impl Postgres {
         let state = if names.is_empty() {
             "select current_setting('synchronous_standby_names') = ''"
         } else {
-            "select exists (select from pg_stat_replication where sync_state = 'sync')"
+            IN_SYNC
         };
         self.becomes_true(state).await
     }
@@ -302,6 +305,10 @@ impl Postgres {
             .into()
     }
 }
+
+/// A synchronous standby is there and has caught up.
+pub(crate) const IN_SYNC: &str =
+    "select exists (select from pg_stat_replication where sync_state = 'sync')";
 
 /// The database, where the cluster is.
 const CREATE: [&str; 1] = ["create database tidings"];

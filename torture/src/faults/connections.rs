@@ -58,17 +58,23 @@ pub(super) async fn freeze(cluster: &Cluster, instance: Option<usize>) -> Outcom
 }
 
 pub(super) async fn refuse(cluster: &Cluster) -> Outcome<Effect> {
-    let mut connections = 0;
-    for gate in &cluster.gates {
-        gate.set(Mode::Refuse);
-        connections += gate.cut(None).await;
-    }
+    let connections = cut_all(cluster).await;
     match connect(&cluster.gates[0]).await {
         Err(error) => {
             Ok(Effect { observed: format!("a new connection failed: {error}"), connections })
         }
         Ok(_) => Err("a new connection was accepted".into()),
     }
+}
+
+/// Resets all connections, and every new one.
+pub(super) async fn cut_all(cluster: &Cluster) -> usize {
+    let mut connections = 0;
+    for gate in &cluster.gates {
+        gate.set(Mode::Refuse);
+        connections += gate.cut(None).await;
+    }
+    connections
 }
 
 pub(super) fn let_pass(cluster: &Cluster) {

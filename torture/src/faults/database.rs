@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use wire::Outcome;
 
 use super::{Effect, Fault};
-use crate::cluster::{Cluster, send_signal};
+use crate::cluster::{Cluster, IN_SYNC, send_signal};
 
 const SOON: Duration = Duration::from_secs(10);
 const DUMP: Duration = Duration::from_secs(60);
@@ -80,6 +80,20 @@ pub(super) async fn stop(cluster: &Cluster, fault: Fault) -> Outcome<Effect> {
             let observed = format!("the postmaster is gone ({status}); connecting fails: {error}");
             Ok(Effect { observed, connections })
         }
+    }
+}
+
+pub(super) async fn start(cluster: &Cluster) -> Outcome<()> {
+    cluster.postgres().start().await?;
+    is_back(cluster).await
+}
+
+/// It lets us in, and if it has a standby, that has found it again: before, nothing can be committed.
+pub(super) async fn is_back(cluster: &Cluster) -> Outcome<()> {
+    cluster.postgres().is_back().await?;
+    match cluster.standby() {
+        Ok(_) => cluster.postgres().becomes_true(IN_SYNC).await,
+        Err(_) => Ok(()),
     }
 }
 

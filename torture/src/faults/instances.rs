@@ -1,6 +1,7 @@
 //! Faults of the server processes, and of what stands before them.
 
 use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -12,23 +13,31 @@ use crate::cluster::Cluster;
 const SOON: Duration = Duration::from_secs(5);
 
 pub(super) async fn kill(cluster: &Cluster, number: usize) -> Outcome<Effect> {
-    end(cluster, number, Signal::KILL).await
+    let killed = |status: ExitStatus| status.signal() == Some(Signal::KILL.as_raw());
+    end(cluster, number, Signal::KILL, killed).await
 }
 
 pub(super) async fn terminate(cluster: &Cluster, number: usize) -> Outcome<Effect> {
-    end(cluster, number, Signal::TERM).await
+    end(cluster, number, Signal::TERM, |status| status.success()).await
 }
 
-async fn end(cluster: &Cluster, number: usize, signal: Signal) -> Outcome<Effect> {
+/// Without its database a server may not be able to answer all before the drain is over; then its
+/// exit status is 1.
+pub(super) async fn terminate_in_trouble(cluster: &Cluster, number: usize) -> Outcome<Effect> {
+    end(cluster, number, Signal::TERM, |status| matches!(status.code(), Some(0 | 1))).await
+}
+
+async fn end(
+    cluster: &Cluster,
+    number: usize,
+    signal: Signal,
+    as_wanted: impl Fn(ExitStatus) -> bool,
+) -> Outcome<Effect> {
     let instance = &cluster.instances[number];
     let connections = cluster.balancer.gate.passing(Some(instance.address));
     let pid = instance.signal(signal).await?;
     let status = instance.ended().await?;
-    let as_wanted = match signal {
-        Signal::KILL => status.signal() == Some(Signal::KILL.as_raw()),
-        _ => status.success(),
-    };
-    if !as_wanted {
+    if !as_wanted(status) {
         return Err(format!("instance {number} ended with {status}").into());
     }
     Ok(Effect { observed: format!("instance {number}, pid {pid} is gone ({status})"), connections })

@@ -186,6 +186,9 @@ impl Fault {
         let number = planned.instance;
         match self {
             Self::KillInstance => instances::kill(cluster, number).await,
+            Self::TermInstance if planned.within == Some(self) => {
+                instances::terminate_in_trouble(cluster, number).await
+            }
             Self::TermInstance => instances::terminate(cluster, number).await,
             Self::RollingRestart => instances::restart_all(cluster).await,
             Self::PauseInstance => instances::pause(cluster, number).await,
@@ -233,9 +236,9 @@ impl Fault {
                 Ok(())
             }
             Self::PostgresFast | Self::PostgresImmediate | Self::KillPostmaster => {
-                cluster.postgres().start().await
+                database::start(cluster).await
             }
-            Self::KillBackend => cluster.postgres().is_back().await,
+            Self::KillBackend => database::is_back(cluster).await,
             Self::ClockAhead | Self::ClockBehind => machine::set_clock_right(cluster).await,
             Self::DiskFull => machine::free_disk(cluster).await,
             Self::StandbyGone => replication::start_standby(cluster).await,

@@ -1,11 +1,14 @@
 //! Faults of a synchronous standby: it goes away, and it takes over.
 
+use std::process::ExitStatus;
+
 use rustix::process::Signal;
 use sqlx::PgConnection;
 use wire::Outcome;
 
 use super::Effect;
-use crate::cluster::{Cluster, send_signal};
+use super::connections::{cut_all, let_pass};
+use crate::cluster::{Cluster, IN_SYNC, send_signal};
 
 pub(super) async fn stop_standby(cluster: &Cluster) -> Outcome<Effect> {
     let status = cluster.standby()?.end(Signal::QUIT).await?;
@@ -16,15 +19,20 @@ pub(super) async fn stop_standby(cluster: &Cluster) -> Outcome<Effect> {
 
 pub(super) async fn start_standby(cluster: &Cluster) -> Outcome<()> {
     cluster.standby()?.start().await?;
-    let in_sync = "select exists (select from pg_stat_replication where sync_state = 'sync')";
-    cluster.postgres().becomes_true(in_sync).await
+    cluster.postgres().becomes_true(IN_SYNC).await
 }
 
 pub(super) async fn kill_primary(cluster: &Cluster) -> Outcome<Effect> {
     cluster.standby()?;
-    let connections = cluster.database_connections();
-    let status = cluster.postgres().end(Signal::KILL).await?;
+    let (status, connections) = primary_vanishes(cluster).await?;
     Ok(Effect { observed: format!("the primary is gone ({status})"), connections })
+}
+
+/// As when its machine is gone, its connections end first: a backend that waits for the standby sees
+/// that its postmaster was killed, waits no longer, and lets others see its rows before they end, too.
+async fn primary_vanishes(cluster: &Cluster) -> Outcome<(ExitStatus, usize)> {
+    let connections = cut_all(cluster).await;
+    Ok((cluster.postgres().end(Signal::KILL).await?, connections))
 }
 
 /// The standby takes over alone: it must not wait for one that is not there.
@@ -33,6 +41,7 @@ pub(super) async fn promote(cluster: &Cluster) -> Outcome<()> {
     standby.promote().await?;
     standby.becomes_true("select not pg_is_in_recovery()").await?;
     cluster.switch();
+    let_pass(cluster);
     Ok(())
 }
 
@@ -58,7 +67,7 @@ pub(super) async fn stop_receiving(cluster: &Cluster) -> Outcome<Effect> {
 pub(super) async fn fail_over_behind(cluster: &Cluster) -> Outcome<()> {
     let standby = cluster.standby()?;
     let pid = receiver(&mut standby.connect().await?).await?;
-    cluster.postgres().end(Signal::KILL).await?;
+    primary_vanishes(cluster).await?;
     send_signal(pid, Signal::KILL)?;
     standby
         .becomes_true(

@@ -110,3 +110,14 @@ fn a_row_that_a_reader_by_cursor_never_saw_is_caught() {
     let last = Event::Read { reader: 0, ids: vec![id(4), id(5)] };
     assert_eq!(History::good().without(&last).broken(), [Rule::ReaderMissed]);
 }
+
+#[test]
+fn an_answer_that_a_good_request_must_not_get_is_caught() {
+    let refused = || answer(5, 1, 503, &[], Some("overloaded"));
+    for (status, problem) in
+        [(500, Some("internal")), (422, None), (503, Some("else")), (503, None)]
+    {
+        let history = History::good().instead(&refused(), answer(5, 1, status, &[], problem));
+        assert_eq!(history.broken(), [Rule::Contract], "{status} {problem:?}");
+    }
+}

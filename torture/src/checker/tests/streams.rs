@@ -145,3 +145,26 @@ fn what_is_gone_may_be_delivered_or_not() {
     assert_eq!(history().broken(), []);
     assert_eq!(history().without(&delivered(1, 1, 1)).broken(), []);
 }
+
+#[test]
+fn a_state_entry_has_to_arrive_like_any_row_and_counts_as_none() {
+    let told = || r#"{"ids":[],"state":"withdrawn"}"#.to_owned();
+    let entry = Event::Stored {
+        id: id(6),
+        app: "shop".to_owned(),
+        audience: "everyone".to_owned(),
+        event: Some("tidings.state".to_owned()),
+        data: told(),
+        gone: false,
+    };
+    let page = |ids: Vec<Ulid>| Event::Read { reader: 0, ids };
+    let missing = History::good()
+        .after(&stored(id(5), "everyone", &data(4, 0)), entry)
+        .instead(&page(vec![id(4), id(5)]), page(vec![id(4), id(5), id(6)]));
+    let raw = format!("id: {}\nevent: tidings.state\ndata: {}\n\n", id(6), told());
+    // Before live, which still says one.
+    let there = History(missing.0.clone()).after(&delivered(2, 5, 4), frame(2, raw));
+    let there = there.instead(&frame(2, ping(id(5))), frame(2, ping(id(6))));
+    assert_eq!(missing.broken(), [Rule::Missing]);
+    assert_eq!(there.broken(), []);
+}
