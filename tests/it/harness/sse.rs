@@ -50,8 +50,26 @@ pub struct SseClient {
     raw: Vec<u8>,
     text: String,
     frames: VecDeque<Frame>,
-    chunked: bool,
+    body: Body,
     ended: bool,
+}
+
+/// Where the body ends.
+enum Body {
+    Chunked,
+    /// After so many more bytes: a balancer's own answer, after which it keeps the connection.
+    Length(usize),
+    UntilClosed,
+}
+
+impl Body {
+    fn of(headers: &str) -> Body {
+        if headers.contains("transfer-encoding: chunked") {
+            return Body::Chunked;
+        }
+        let length = headers.lines().find_map(|line| line.strip_prefix("content-length: "));
+        length.map_or(Body::UntilClosed, |length| Body::Length(length.parse().expect("a length")))
+    }
 }
 
 impl SseClient {
@@ -114,7 +132,7 @@ impl SseClient {
         let headers = String::from_utf8_lossy(&raw[..end]).to_lowercase();
         raw.drain(..end + 4);
         let status = headers[9..12].parse().expect("a status line");
-        let chunked = headers.contains("transfer-encoding: chunked");
+        let body = Body::of(&headers);
         let (text, frames) = (String::new(), VecDeque::new());
         let mut client = SseClient {
             socket,
@@ -124,7 +142,7 @@ impl SseClient {
             raw,
             text,
             frames,
-            chunked,
+            body,
             ended: false,
         };
         client.decode();
@@ -226,10 +244,27 @@ impl SseClient {
     }
 
     fn decode(&mut self) {
-        if !self.chunked {
-            self.text.push_str(&String::from_utf8_lossy(&std::mem::take(&mut self.raw)));
+        match &mut self.body {
+            Body::Chunked => self.decode_chunks(),
+            Body::Length(rest) => {
+                let raw = std::mem::take(&mut self.raw);
+                *rest = rest.checked_sub(raw.len()).expect("no more than was announced");
+                self.ended |= *rest == 0;
+                self.text.push_str(&String::from_utf8_lossy(&raw));
+            }
+            Body::UntilClosed => {
+                self.text.push_str(&String::from_utf8_lossy(&std::mem::take(&mut self.raw)));
+            }
         }
-        while self.chunked {
+        while let Some(end) = self.text.find("\n\n") {
+            let frame = parse(&self.text[..end]);
+            self.text.drain(..end + 2);
+            self.frames.push_back(frame);
+        }
+    }
+
+    fn decode_chunks(&mut self) {
+        loop {
             let Some(line) = self.raw.windows(2).position(|two| two == b"\r\n") else { break };
             let size = std::str::from_utf8(&self.raw[..line]).expect("a chunk size");
             let size = usize::from_str_radix(size, 16).expect("a chunk size");
@@ -243,11 +278,6 @@ impl SseClient {
             if size == 0 {
                 break;
             }
-        }
-        while let Some(end) = self.text.find("\n\n") {
-            let frame = parse(&self.text[..end]);
-            self.text.drain(..end + 2);
-            self.frames.push_back(frame);
         }
     }
 }
