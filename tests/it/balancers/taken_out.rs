@@ -19,6 +19,7 @@ behind! {
     an_instance_that_is_taken_out_and_brought_back_costs_nobody_anything
     sticky_sessions_do_no_harm
     an_instance_that_is_killed_costs_nobody_anything
+    streams_come_back_together_after_all_instances_were_away
 }
 
 async fn an_instance_that_is_taken_out_and_brought_back_costs_nobody_anything(kind: Kind) {
@@ -38,7 +39,7 @@ async fn take_both_out_in_turn(kind: Kind, change: impl FnOnce(String) -> String
     let database = TestDatabase::new().await;
     let Some(mut front) = Front::plan(kind) else { return };
     let settings = |config: &mut tidings::config::Config| {
-        config.drain = Duration::from_secs(2);
+        config.drain = Duration::from_secs(4);
         // HAProxy asks once a second.
         config.drain_delay = Duration::from_millis(1500);
     };
@@ -46,7 +47,7 @@ async fn take_both_out_in_turn(kind: Kind, change: impl FnOnce(String) -> String
     let second = front.instance(1, &database, settings).await;
     front.start(change).await;
     let front = Arc::new(front);
-    let clients = Clients::connect(&front).await;
+    let clients = Clients::connect(&front, CLIENTS).await;
     let sender = Sender::start(&front);
 
     first.stop().await.unwrap();
@@ -75,7 +76,7 @@ async fn an_instance_that_is_killed_costs_nobody_anything(kind: Kind) {
     let other: TestApp = front.instance(1, &database, |_| {}).await;
     front.start(|page| page).await;
     let front = Arc::new(front);
-    let clients = Clients::connect(&front).await;
+    let clients = Clients::connect(&front, CLIENTS).await;
     assert!(other.metric(OPEN).await < CLIENTS as f64, "some are at the one that dies");
     let sender = Sender::start(&front);
 
@@ -84,6 +85,31 @@ async fn an_instance_that_is_killed_costs_nobody_anything(kind: Kind) {
     eventually("all are at the other", async || other.metric(OPEN).await == CLIENTS as f64).await;
     let sent = sender.stop().await;
     clients.have_exactly(&sent, &database).await;
+}
+
+/// A balancer that lets a single request through every other second, to see whether an instance is
+/// well again, would take longer than the deadline: a stream never ends, so it never says so.
+async fn streams_come_back_together_after_all_instances_were_away(kind: Kind) {
+    const MANY: usize = 40;
+    let database = TestDatabase::new().await;
+    let Some(mut front) = Front::plan(kind) else { return };
+    let soon = |config: &mut tidings::config::Config| config.drain = Duration::from_secs(4);
+    let first = front.instance(0, &database, soon).await;
+    let second = front.instance(1, &database, soon).await;
+    front.start(|page| page).await;
+    let front = Arc::new(front);
+    let clients = Clients::connect(&front, MANY).await;
+    let (first, second) = tokio::join!(first.stop(), second.stop());
+    first.and(second).unwrap();
+    front.notices(0, "DOWN").await;
+    front.notices(1, "DOWN").await;
+    assert_eq!(front.send("shop/ada", "0").await.status, 503);
+
+    let back = front.instance(0, &database, |_| {}).await;
+
+    eventually("all are back", async || back.metric(OPEN).await == MANY as f64).await;
+    let sent = front.send_stored("shop/ada", "1").await;
+    clients.have_exactly(&[sent], &database).await;
 }
 
 /// Sends through the balancer, one after the other, until it is stopped.
@@ -120,9 +146,9 @@ struct Clients {
 }
 
 impl Clients {
-    async fn connect(front: &Arc<Front>) -> Clients {
+    async fn connect(front: &Arc<Front>, count: usize) -> Clients {
         let mut clients = Clients { tasks: Vec::new(), seen: Vec::new() };
-        for _ in 0..CLIENTS {
+        for _ in 0..count {
             let (sees, seen) = watch::channel(Vec::new());
             let live = front.subscribe("shop/ada").await;
             let front = front.clone();
