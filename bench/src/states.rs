@@ -1,4 +1,5 @@
-//! Changes of inbox state a second, alone and beside sends, and what they cost the sends.
+//! Changes of inbox state a second, each seen on another device, alone and beside sends, and what they
+//! cost the sends.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,12 +11,14 @@ use crate::http::Connection;
 use crate::report::Figures;
 use crate::sender::{Envelope, Sender, join_all};
 use crate::stats::Samples;
-use crate::target::{Target, state_head};
+use crate::stream::Stream;
+use crate::target::{Target, state_head, subscribe_head};
 use crate::{Outcome, random_name, timely, users};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// How many clients at once; each waits for its answer before it changes again.
+    /// How many clients at once; each waits for its answer, and until its user's other device was told,
+    /// before it changes again.
     #[arg(long, value_delimiter = ',', default_value = "1,16")]
     clients: Vec<usize>,
     /// Senders beside them, in a loop too.
@@ -134,6 +137,8 @@ async fn repeat(
 /// One user who reads a notification, and takes that back, again and again.
 struct Client {
     connection: Connection,
+    /// The user's other device.
+    device: Stream,
     read: Vec<u8>,
     unread: Vec<u8>,
 }
@@ -147,7 +152,10 @@ impl Client {
             format!("{}{body}", state_head(address, app, user, body.len())).into_bytes()
         };
         let (read, unread) = (request("read"), request("unread"));
-        Ok(Self { connection: Connection::open(address).await?, read, unread })
+        let head = subscribe_head(address, app, user, None);
+        let mut device = Stream::open(address, head.as_bytes()).await?;
+        told(&mut device, b"tidings.live").await?;
+        Ok(Self { connection: Connection::open(address).await?, device, read, unread })
     }
 }
 
@@ -159,6 +167,20 @@ impl Work for Client {
         if answer.status != 200 || !answer.body.starts_with(b"{\"changed\":1,") {
             return Err(answer.refused("a change of state"));
         }
-        Ok(())
+        timely("the other device", told(&mut self.device, b"tidings.state")).await
+    }
+}
+
+/// Reads to the next event of this kind.
+async fn told(device: &mut Stream, event: &[u8]) -> Outcome<()> {
+    loop {
+        while let Some(frame) = device.next_frame() {
+            if frame.event == event {
+                return Ok(());
+            }
+        }
+        if !device.fill().await? {
+            return Err("the other device's stream ended".into());
+        }
     }
 }
