@@ -31,6 +31,7 @@ window.start = async ({ url, user }: Start) => {
   on("tidings.ready", () => {});
   on("tidings.ping", () => {});
   on("tidings.gap", ({ data }) => void window.report("gap", JSON.parse(data)));
+  on("tidings.goodbye", ({ data }) => void window.report("goodbye", JSON.parse(data)));
   on("tidings.live", () => void window.report("state", "live"));
   source.addEventListener("error", () => {
     void window.report("state", source.readyState === EventSource.CLOSED ? "failed" : "reconnecting");
