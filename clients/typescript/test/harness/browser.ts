@@ -143,12 +143,18 @@ export class Browser {
 
   /** Opens a tab, which becomes the visible one, and subscribes in it. */
   async open(options: Start, { host, path = "/", before }: { host?: string; path?: string; before?: () => void } = {}): Promise<BrowserTab> {
+    const tab = await this.openAt(this.pages.origin(host) + path, options, before);
+    await tab.start();
+    return tab;
+  }
+
+  /** Opens a tab anywhere, and only listens to it. */
+  async openAt(address: string, options: Start = { url: address, user: "" }, before?: () => void): Promise<BrowserTab> {
     const page = await this.context.newPage();
     const tab = new BrowserTab(page, options);
     await page.exposeFunction("report", (kind: string, value: unknown) => tab.hear(kind, value));
     if (before) await page.addInitScript(before);
-    await page.goto(this.pages.origin(host) + path);
-    await tab.start();
+    await page.goto(address);
     return tab;
   }
 
