@@ -79,7 +79,8 @@ describe("what docs/clients.md says runs", { concurrency: true }, () => {
     await sending;
     await expectShown(tab, to);
 
-    const bad = await Stub.start((answer) => void answer.writeHead(502, { "access-control-allow-origin": "*" }).end());
+    const headers = { "access-control-allow-origin": "*", connection: "close" };
+    const bad = await Stub.start((answer) => void answer.writeHead(502, headers).end());
     t.after(() => bad.stop());
     redirect(() => Number(new URL(bad.url).port));
     proxy.cut();
