@@ -108,7 +108,9 @@ describe("what docs/clients.md says runs", { concurrency: true }, () => {
   test("the package: history, then what comes", { skip }, async (t) => {
     const { proxy, to, open } = await inTab(t, "The package", "package.js");
     await server.sendMany(to, 3);
+    const during = server.sendMany(to, 200); // also between the history's answer and the stream's
     const tab = await open();
+    await during;
     await expectShown(tab, to);
     for (let cut = 0; cut < 3; cut++) {
       const sending = server.sendMany(to, 5);

@@ -66,12 +66,16 @@ describe("nothing is lost and nothing doubled", { concurrency: true }, () => {
       });
     });
 
-    test(`while the browser is offline for ${seconds} s, by the DevTools protocol`, { skip }, async (t) => {
+    // Which does not cut what is open (offline.test.ts), so that the proxy does.
+    test(`while the browser is offline for ${seconds} s, by the DevTools protocol, and its streams are cut`, { skip }, async (t) => {
       const pair = await Pair.open(t, server, browser);
       await pair.through(async (sending) => {
         const networks = await Promise.all(pair.watchers.map(({ tab }) => network(tab.page)));
         for (const each of networks) await each.offline();
+        await pair.each(({ proxy }) => proxy.cut());
         await pause(seconds * 1000);
+        const got = pair.watchers.map(({ tab, proxy }) => [tab.states.all.at(-1) !== "live", proxy.streams.all.length]);
+        assert.deepEqual(got, [[true, 1], [true, 1]], "no connection left the browser");
         for (const each of networks) await each.online();
         await sending.more(5);
         await pair.each(({ tab }) => tab.live());
