@@ -33,25 +33,24 @@ const ARGUMENTS = [
 
 const root = resolve(import.meta.dirname, "../..");
 
-/** Serves the page, under two origins: 127.0.0.1, and localhost. */
+/** Serves pages, each of one script, under two origins: 127.0.0.1, and localhost. */
 export class Pages {
-  private constructor(
-    private readonly listener: HttpServer,
-    private readonly script: string,
-  ) {}
+  private constructor(private readonly listener: HttpServer) {}
 
-  static async start(): Promise<Pages> {
-    const built = await build({ entryPoints: [`${root}/test/page/page.ts`], bundle: true, format: "esm", write: false });
-    const pages: Pages = new Pages(
-      createServer((request, answer) => {
-        const script = request.url === "/page.js";
-        answer.writeHead(200, { "content-type": script ? "text/javascript" : "text/html" });
-        answer.end(script ? pages.script : `<!doctype html><script type="module" src="/page.js"></script>`);
-      }),
-      built.outputFiles[0]?.text ?? "",
-    );
-    await new Promise<void>((resolve) => pages.listener.listen(0, "127.0.0.1", resolve));
-    return pages;
+  /** The package's own test page is at `/`; others are named by path, each with its script's file. */
+  static async start(others: Record<string, string> = {}): Promise<Pages> {
+    const scripts = new Map<string, string>();
+    for (const [path, file] of Object.entries({ "/": `${root}/test/page/page.ts`, ...others })) {
+      const built = await build({ entryPoints: [file], bundle: true, format: "esm", write: false });
+      scripts.set(path, built.outputFiles[0]?.text ?? "");
+    }
+    const listener = createServer((request, answer) => {
+      const [path = "", script] = (request.url ?? "").split(/(\?script)$/);
+      answer.writeHead(200, { "content-type": script ? "text/javascript" : "text/html" });
+      answer.end(script ? scripts.get(path) : `<!doctype html><script type="module" src="${path}?script"></script>`);
+    });
+    await new Promise<void>((resolve) => listener.listen(0, "127.0.0.1", resolve));
+    return new Pages(listener);
   }
 
   origin(host = "127.0.0.1"): string {
@@ -83,8 +82,8 @@ export class BrowserTab {
     );
   }
 
-  async live(): Promise<void> {
-    await this.states.until((all) => all.at(-1) === "live", "live");
+  async live(ms?: number): Promise<void> {
+    await this.states.until((all) => all.at(-1) === "live", "live", ms);
   }
 
   /** Reloads, and subscribes from the cursor that was kept. */
@@ -143,13 +142,19 @@ export class Browser {
   }
 
   /** Opens a tab, which becomes the visible one, and subscribes in it. */
-  async open(options: Start, { host, before }: { host?: string; before?: () => void } = {}): Promise<BrowserTab> {
+  async open(options: Start, { host, path = "/", before }: { host?: string; path?: string; before?: () => void } = {}): Promise<BrowserTab> {
+    const tab = await this.openAt(this.pages.origin(host) + path, options, before);
+    await tab.start();
+    return tab;
+  }
+
+  /** Opens a tab anywhere, and only listens to it. */
+  async openAt(address: string, options: Start = { url: address, user: "" }, before?: () => void): Promise<BrowserTab> {
     const page = await this.context.newPage();
     const tab = new BrowserTab(page, options);
     await page.exposeFunction("report", (kind: string, value: unknown) => tab.hear(kind, value));
     if (before) await page.addInitScript(before);
-    await page.goto(this.pages.origin(host));
-    await tab.start();
+    await page.goto(address);
     return tab;
   }
 

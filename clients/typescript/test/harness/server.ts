@@ -1,9 +1,10 @@
 // A real Tidings server with a database of its own.
 
-import { spawn, type ChildProcess } from "node:child_process";
+import { execFile, spawn, type ChildProcess } from "node:child_process";
 import { chmodSync, existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { promisify } from "node:util";
 import { within } from "./wait.js";
 
 const root = resolve(import.meta.dirname, "../../../..");
@@ -29,6 +30,7 @@ export interface Sent {
 export class Server {
   #child: ChildProcess | undefined;
   #port = 0;
+  #psql: string[] = [];
 
   private constructor(
     readonly folder: string,
@@ -53,10 +55,8 @@ export class Server {
 
   /** Starts it, or starts it again on the port and the data from before. */
   async run(): Promise<void> {
-    const { PATH, HOME } = process.env;
-    const child = spawn(binary as string, ["--listen", `127.0.0.1:${this.#port}`, "--data-dir", join(this.folder, "data")], {
-      cwd: this.folder, // no .env is read
-      env: { PATH, HOME, TIDINGS_LOG: "warn", ...this.settings },
+    const child = spawn(binary as string, ["--listen", `127.0.0.1:${this.#port}`, ...this.#place], {
+      ...this.#surroundings,
       stdio: ["ignore", "pipe", "pipe"],
     });
     this.#child = child;
@@ -66,13 +66,40 @@ export class Server {
       const listen = (chunk: Buffer) => {
         said += chunk.toString();
         const found = /listens on http:\/\/127\.0\.0\.1:(\d+)/.exec(said);
-        if (found) resolve(Number(found[1]));
+        const psql = /^SQL: (psql .*)\n/m.exec(said);
+        if (!found || !psql?.[1]) return;
+        this.#psql = psql[1].split(" ");
+        resolve(Number(found[1]));
       };
       child.stdout?.on("data", listen);
       child.stderr?.on("data", listen);
       child.once("exit", (code) => reject(new Error(`the server ended with ${code}: ${said}`)));
     });
     this.#port = await within(port, "the server's start", 60_000);
+  }
+
+  get #place(): string[] {
+    return ["--data-dir", join(this.folder, "data")];
+  }
+
+  get #surroundings() {
+    const { PATH, HOME } = process.env;
+    return {
+      cwd: this.folder, // no .env is read
+      env: { PATH, HOME, TIDINGS_LOG: "warn", ...this.settings },
+    };
+  }
+
+  /** Another command of the program, on the same data; what it prints. */
+  async command(...words: string[]): Promise<string> {
+    return (await promisify(execFile)(binary as string, [...words, ...this.#place], this.#surroundings)).stdout;
+  }
+
+  /** What SQL answers, a row a line, by the `psql` line that the server printed. */
+  async sql(statement: string): Promise<string[]> {
+    const [program, ...words] = this.#psql as [string, ...string[]];
+    const { stdout } = await promisify(execFile)(program, [...words, "-XAtqv", "ON_ERROR_STOP=1", "-c", statement]);
+    return stdout.split("\n").filter(Boolean);
   }
 
   /** Ends it as an operator would, or with SIGKILL as a fault would. */
@@ -108,10 +135,9 @@ export class Server {
     return ids;
   }
 
-  /** Ids of the user's rows in order, from the server's table. */
-  async stored(to: string): Promise<string[]> {
-    const response = await fetch(`${this.url}/api/notifications/history/${to}?order=asc&limit=500`);
-    const { notifications } = (await response.json()) as { notifications: { id: string }[] };
-    return notifications.map(({ id }) => id);
+  /** Ids of the user's rows in order, from the table. */
+  stored(to: string): Promise<string[]> {
+    const [app, user] = to.split("/");
+    return this.sql(`select id from tidings.history where app = '${app}' and audience = 'user:${user}' order by uuid`);
   }
 }

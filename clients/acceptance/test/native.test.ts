@@ -1,0 +1,108 @@
+// What the browser's own EventSource makes of answers, as docs/protocol.md says it; and that the real
+// server's "not now" is among those from which it comes back.
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { after, before, test, type TestContext } from "node:test";
+import { Browser, noBrowser, Pages } from "../../typescript/build/harness/browser.js";
+import { Proxy } from "../../typescript/build/harness/proxy.js";
+import { noServer, Server } from "../../typescript/build/harness/server.js";
+import { Answers } from "./harness/answers.js";
+
+const skip = noServer || noBrowser;
+let pages: Pages;
+let browser: Browser;
+
+before(async () => {
+  if (skip) return;
+  pages = await Pages.start({ "/native": `${import.meta.dirname}/page/native.js` });
+  browser = await Browser.start(pages);
+});
+after(async () => {
+  await browser?.stop();
+  pages?.stop();
+});
+
+/** A server with these settings, and a way to open tabs at it, each behind a proxy of its own. */
+async function setting(t: TestContext, settings: Record<string, string>) {
+  const server = await Server.start({ TIDINGS_CORS_ORIGINS: pages.origin(), ...settings });
+  t.after(() => server.stop());
+  const open = async (user: string) => {
+    const proxy = await Proxy.start(() => server.port);
+    const tab = await browser.open({ url: proxy.url, user }, { path: "/native" });
+    t.after(async () => {
+      await tab.page.close();
+      await proxy.stop();
+    });
+    return { tab, proxy };
+  };
+  return { server, open };
+}
+
+const subscribe = (server: Server, accept: string) =>
+  fetch(`${server.url}/api/notifications/subscribe/shop/ada`, { headers: { accept } });
+
+test("the table in docs/protocol.md is what EventSource does in this browser", { skip }, async () => {
+  const page = await browser.context.newPage();
+  await page.goto(`${pages.origin()}/nothing`);
+  const observed = await Answers.observe(page);
+  const text = await readFile(`${import.meta.dirname}/../../../docs/protocol.md`, "utf8");
+  const [, table] = /^\| answer \| events.*\n\|[-|]+\n((?:\|.*\n)+)/m.exec(text) ?? [];
+  assert.equal(table ?? "there is no table", observed);
+  await page.close();
+});
+
+test("a stream that is refused for overload comes back by itself, and has everything", { skip }, async (t) => {
+  const { server, open } = await setting(t, { TIDINGS_MAX_CONNECTIONS: "1" });
+  const { tab, proxy } = await open("ada");
+  await tab.live();
+  proxy.break();
+  await tab.states.until((all) => all.at(-1) === "reconnecting", "reconnecting");
+  const other = await open("bob");
+  await other.tab.states.until((all) => all.at(-1) === "live", "the only place", 60_000);
+  proxy.mend();
+  await proxy.streams.count(2, "stream");
+  const refusal = await subscribe(server, "text/event-stream");
+  assert.equal(refusal.status, 200);
+  assert.match(await refusal.text(), /^retry: \d+\nevent: tidings\.goodbye\ndata: {"reason":"overloaded"}\n\n$/);
+  assert.equal((await subscribe(server, "*/*")).status, 503);
+  const sent = await server.sendMany("shop/ada", 5);
+  assert.deepEqual(tab.ids.all, []);
+
+  await other.tab.page.evaluate(() => window.source.close());
+  assert.deepEqual(await tab.ids.until((all) => all.length >= 5, "notifications", 90_000), sent);
+  assert.ok(!tab.states.all.includes("failed"));
+});
+
+test("a server that is shut down and started again keeps its EventSources", { skip }, async (t) => {
+  const { server, open } = await setting(t, {});
+  const { tab, proxy } = await open("ada");
+  await tab.live();
+  await server.end();
+  await tab.states.until((all) => all.at(-1) === "reconnecting", "reconnecting");
+  assert.deepEqual(tab.told.all.at(-1), ["goodbye", { reason: "shutdown" }]);
+  await proxy.streams.count(3, "stream that is dropped before an answer");
+  await server.run();
+  await tab.live();
+  const sent = await server.sendMany("shop/ada", 5);
+  assert.deepEqual(await tab.ids.count(5, "notification"), sent);
+  assert.ok(!tab.states.all.includes("failed"));
+});
+
+test("what a page has to mend itself is final", { skip }, async (t) => {
+  const { server } = await setting(t, {});
+  const page = await browser.context.newPage();
+  await page.goto(pages.origin());
+  const address = `${server.url}/api/notifications/subscribe/shop/ada?last_event_id=17`;
+  assert.equal((await fetch(address)).status, 400);
+  const state = await page.evaluate(
+    (address) =>
+      new Promise((resolve) => {
+        const source = new EventSource(address);
+        source.onerror = () => resolve(source.readyState);
+      }),
+    address,
+  );
+  assert.equal(state, 2);
+  await page.close();
+});

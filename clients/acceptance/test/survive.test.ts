@@ -1,0 +1,160 @@
+// Whatever happens to the server, the network or the page: a tab with the browser's own EventSource
+// and a tab with the package each get exactly what is in the table, once and in order, while sends go
+// on. All of it happens at the same time in one browser, each to a user of its own.
+
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { setTimeout as pause } from "node:timers/promises";
+import type { Gap } from "@tidings/client";
+import { Browser, noBrowser, Pages } from "../../typescript/build/harness/browser.js";
+import { noServer, Server } from "../../typescript/build/harness/server.js";
+import { network } from "./harness/network.js";
+import { Pair } from "./harness/pair.js";
+
+const LONGEST_PAUSE = 60_000; // ms; nobody tells a page that a proxy is back, and the package waits for up to 45 s
+
+const skip = noServer || noBrowser;
+let pages: Pages;
+let browser: Browser;
+let server: Server;
+let mortal: Server; // the one that is killed
+let brief: Server; // the one that forgets
+
+before(async () => {
+  if (skip) return;
+  pages = await Pages.start({ "/native": `${import.meta.dirname}/page/native.js` });
+  const settings = { TIDINGS_CORS_ORIGINS: pages.origin() };
+  // Pings so seldom that a cursor stays where the last notification left it.
+  [browser, server, mortal, brief] = await Promise.all([
+    Browser.start(pages),
+    Server.start(settings),
+    Server.start(settings),
+    Server.start({ ...settings, TIDINGS_HEARTBEAT: "60s" }),
+  ]);
+});
+after(async () => {
+  await browser?.stop();
+  for (const each of [server, mortal, brief]) await each?.stop();
+  pages?.stop();
+});
+
+describe("nothing is lost and nothing doubled", { concurrency: true }, () => {
+  test("while the server is killed and started again, twice", { skip }, async (t) => {
+    const pair = await Pair.open(t, mortal, browser);
+    await pair.through(async (sending) => {
+      for (const streams of [2, 3]) {
+        await mortal.end("SIGKILL");
+        await pair.each(({ tab }) => tab.states.until((all) => all.at(-1) === "reconnecting", "reconnecting"));
+        await mortal.run();
+        await pair.each(({ proxy }) => proxy.streams.count(streams, "stream"));
+        await sending.more(5);
+        await pair.each(({ tab }) => tab.live());
+      }
+      assert.ok(sending.failed > 0, "sends went on while it was away");
+    });
+  });
+
+  for (const seconds of [10, 60]) {
+    test(`while the network is away for ${seconds} s, cut by a proxy`, { skip }, async (t) => {
+      const pair = await Pair.open(t, server, browser);
+      await pair.through(async () => {
+        await pair.each(({ proxy }) => proxy.break());
+        await pair.each(({ tab }) => tab.states.until((all) => all.at(-1) === "reconnecting", "reconnecting"));
+        await pause(seconds * 1000);
+        await pair.each(({ proxy }) => proxy.mend());
+        await pair.each(({ tab }) => tab.live(LONGEST_PAUSE));
+      });
+    });
+
+    // Which does not cut what is open (offline.test.ts), so that the proxy does.
+    test(`while the browser is offline for ${seconds} s, by the DevTools protocol, and its streams are cut`, { skip }, async (t) => {
+      const pair = await Pair.open(t, server, browser);
+      await pair.through(async (sending) => {
+        const networks = await Promise.all(pair.watchers.map(({ tab }) => network(tab.page)));
+        for (const each of networks) await each.offline();
+        await pair.each(({ proxy }) => proxy.cut());
+        await pause(seconds * 1000);
+        const got = pair.watchers.map(({ tab, proxy }) => [tab.states.all.at(-1) !== "live", proxy.streams.all.length]);
+        assert.deepEqual(got, [[true, 1], [true, 1]], "no connection left the browser");
+        for (const each of networks) await each.online();
+        await sending.more(5);
+        await pair.each(({ tab }) => tab.live());
+      });
+    });
+  }
+
+  test("while a proxy cuts every 20 s", { skip }, async (t) => {
+    const pair = await Pair.open(t, server, browser);
+    await pair.through(async () => {
+      for (const streams of [2, 3, 4]) {
+        await pause(20_000);
+        await pair.each(({ proxy }) => proxy.cut());
+        await pair.each(({ proxy }) => proxy.streams.count(streams, "stream"));
+      }
+    });
+  });
+
+  test("while the pages are loaded anew, three times", { skip }, async (t) => {
+    const pair = await Pair.open(t, server, browser);
+    await pair.through(async (sending) => {
+      for (const streams of [2, 3, 4]) {
+        await pair.each(({ tab }) => tab.reload());
+        await pair.each(({ proxy }) => proxy.streams.count(streams, "stream"));
+        await sending.more(5);
+      }
+    });
+  });
+
+  test("while the pages are frozen", { skip }, async (t) => {
+    const pair = await Pair.open(t, server, browser);
+    const cover = await browser.context.newPage(); // what is visible is never frozen
+    t.after(() => cover.close());
+    await pair.through(async (sending) => {
+      await pair.each(({ tab }) => tab.lifecycle("frozen"));
+      await sending.more(1); // what was on its way has come
+      const before = pair.watchers.map(({ tab }) => tab.ids.all.length);
+      await pause(30_000);
+      const during = pair.watchers.map(({ tab }) => tab.ids.all.length);
+      assert.deepEqual(during, before, "frozen pages run nothing");
+      await pair.each(({ tab }) => tab.lifecycle("active"));
+    });
+  });
+
+  test("but what was removed before it was seen, and that is told in its place", { skip }, async (t) => {
+    const pair = await Pair.open(t, brief, browser);
+    const away = async (action: () => Promise<unknown>) => {
+      await pair.each(({ proxy }) => proxy.break());
+      await action();
+      await pair.each(({ proxy }) => proxy.mend());
+    };
+    let seen: string[] = [];
+    await away(async () => (seen = await hoursAgo(pair, 2, 3)));
+    await pair.each(({ tab }) => tab.ids.count(3, "notification"));
+    let missed: string[] = [];
+    await away(async () => {
+      missed = await hoursAgo(pair, 2, 3);
+      await brief.sql("insert into tidings.app_setting (app, retention) values ('shop', '1 hour')");
+      await brief.command("prune");
+      assert.deepEqual(await brief.stored(pair.to), []);
+    });
+    await pair.each(async ({ tab }) => {
+      const told = (await tab.told.count(1, "gap")) as [string, Gap][];
+      const gaps = told.map(([kind, { after, resumes_after, reason }]) => [kind, after, resumes_after, reason]);
+      assert.deepEqual(gaps, [["gap", seen.at(-1), missed.at(-1), "expired"]]);
+      assert.deepEqual(tab.ids.all, seen);
+      await tab.live();
+    });
+    await pair.expectEverything(await brief.sendMany(pair.to, 5), seen);
+  });
+});
+
+/** Rows as they were sent so long ago; their ids. */
+async function hoursAgo({ server, user, to }: Pair, hours: number, count: number): Promise<string[]> {
+  const before = await server.stored(to);
+  await server.sql(`
+    insert into tidings.notification (id, app, audience, data, created_at)
+    select tidings.event_id(((extract(epoch from clock_timestamp() - interval '${hours} hours') * 1000)::bigint << 15) + n, 0, 1),
+      'shop', 'user:${user}', '{"n":1}', clock_timestamp() - interval '${hours} hours'
+    from generate_series(1, ${count}) n`);
+  return (await server.stored(to)).filter((id) => !before.includes(id));
+}
