@@ -571,13 +571,16 @@ begin
         select w.run, min(w.seq) as low, max(w.seq) as high from wanted w
         where w.run is not null group by w.run
     ), advanced as (
-        -- Exactly the next rows of the run: not again what another has moved, nor past what is left.
+        -- Exactly the next rows of the run: not again what another has moved, nor past what is left. (As
+        -- scalars, which are looked up by the index, also in a table that was never analyzed: a join
+        -- read all rows of the run for each chunk.)
         update tidings.outbox_run r set next_seq = p.high + 1 from parts p
-        where r.run = p.run and r.next_seq <= p.low
-          and not exists (select from tidings.outbox_bulk_0 b
-                          where r.part = 0 and b.run = r.run and b.seq >= r.next_seq and b.seq < p.low)
-          and not exists (select from tidings.outbox_bulk_1 b
-                          where r.part = 1 and b.run = r.run and b.seq >= r.next_seq and b.seq < p.low)
+        where r.run = p.run and p.low = case r.part
+            when 0 then (select b.seq from tidings.outbox_bulk_0 b
+                         where b.run = r.run and b.seq >= r.next_seq order by b.seq limit 1)
+            else (select b.seq from tidings.outbox_bulk_1 b
+                  where b.run = r.run and b.seq >= r.next_seq order by b.seq limit 1)
+            end
         returning r.run, r.part, r.app, p.low, p.high
     )
     select array_agg(t.app::text order by t.seq), array_agg(t.audience::text order by t.seq),
@@ -700,10 +703,12 @@ begin
     end if;
     -- Of a run that is seen all rows are seen.
     delete from tidings.outbox_run r
-    where not exists (select from tidings.outbox_bulk_0 b
-                      where r.part = 0 and b.run = r.run and b.seq >= r.next_seq)
-      and not exists (select from tidings.outbox_bulk_1 b
-                      where r.part = 1 and b.run = r.run and b.seq >= r.next_seq);
+    where case r.part
+        when 0 then (select b.seq from tidings.outbox_bulk_0 b
+                     where b.run = r.run and b.seq >= r.next_seq order by b.seq limit 1)
+        else (select b.seq from tidings.outbox_bulk_1 b
+              where b.run = r.run and b.seq >= r.next_seq order by b.seq limit 1)
+        end is null;
     select t.last_value % 2 into turn from tidings.outbox_turn t;
     perform tidings.truncate_if_done(
         format('outbox_%s', 1 - turn),
