@@ -145,6 +145,7 @@ impl Sender {
             key: key.clone(),
             event,
             rows,
+            fleeting: send.is_fleeting(),
         });
         let request = send.request();
         let mut attempt = 1;

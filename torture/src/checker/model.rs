@@ -32,6 +32,7 @@ pub(super) struct Send<'a> {
     pub(super) key: Option<&'a str>,
     pub(super) event: Option<&'a str>,
     pub(super) rows: &'a [(String, String)],
+    pub(super) fleeting: bool,
     pub(super) attempts: BTreeMap<u32, Attempt>,
 }
 
@@ -104,10 +105,11 @@ impl<'a> Model<'a> {
 
     fn take(&mut self, at: usize, event: &'a Event) {
         match event {
-            Event::Send { send, sender, app, by, key, event, rows } => {
+            Event::Send { send, sender, app, by, key, event, rows, fleeting } => {
                 let (key, event) = (key.as_deref(), event.as_deref());
-                let (sender, way, attempts) = (*sender, *by, BTreeMap::new());
-                let sent = Send { at, sender, app, way, key, event, rows, attempts };
+                let (sender, way, fleeting) = (*sender, *by, *fleeting);
+                let attempts = BTreeMap::new();
+                let sent = Send { at, sender, app, way, key, event, rows, fleeting, attempts };
                 self.sends.insert(*send, sent);
             }
             Event::Attempt { send, attempt, .. } => {
@@ -185,7 +187,7 @@ impl<'a> Model<'a> {
                     let Some(sent) = self.sends.get(send) else { continue };
                     for (id, (audience, data)) in ids.iter().zip(sent.rows) {
                         let (app, event, send) = (sent.app, sent.event, Some(*send));
-                        let row = Row { app, audience, event, data, gone: false, send, at };
+                        let row = Row { app, audience, event, data, gone: sent.fleeting, send, at };
                         rows.entry(*id).or_insert(row);
                     }
                 }
@@ -200,7 +202,7 @@ impl<'a> Model<'a> {
                     });
                     if let Some((audience, data)) = row {
                         let (app, event, send) = (sent.app, sent.event, Some(number));
-                        let row = Row { app, audience, event, data, gone: false, send, at };
+                        let row = Row { app, audience, event, data, gone: sent.fleeting, send, at };
                         rows.entry(id).or_insert(row);
                     }
                 }

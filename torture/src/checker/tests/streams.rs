@@ -26,6 +26,21 @@ fn an_interrupted_history_is_judged_as_far_as_it_goes() {
 }
 
 #[test]
+fn what_may_be_gone_is_not_missed_while_the_table_is_not_known() {
+    let mut history = History::good().without(&delivered(1, 1, 1));
+    for event in &mut history.0 {
+        if let Event::Send { send: 1, fleeting, .. } = event {
+            *fleeting = true;
+        }
+    }
+    let mut interrupted = History(history.0.clone());
+    interrupted.0.retain(|event| !matches!(event, Event::Stored { .. } | Event::Settled { .. }));
+    assert_eq!(interrupted.broken(), []);
+    // The table says that it is not gone.
+    assert_eq!(history.broken(), [Rule::Missing]);
+}
+
+#[test]
 fn a_missing_notification_is_caught() {
     assert_eq!(History::good().without(&delivered(1, 1, 1)).broken(), [Rule::Missing]);
     // One that nobody acknowledged is stored and so has to arrive, too.
