@@ -216,6 +216,10 @@ impl State {
     fn joined(&self, row: &Notification) -> [Option<AudienceKey>; 2] {
         let find =
             |names: &ByName| names.get(row.app.as_str())?.get(row.audience.as_str()).copied();
+        if mutant!(CrossAppLeak) {
+            let any = |names: &ByName| names.values().next()?.get(row.audience.as_str()).copied();
+            return [any(&self.data), any(&self.envelope)];
+        }
         [find(&self.data), find(&self.envelope)]
     }
 
@@ -240,7 +244,9 @@ impl State {
             self.bytes -= event.cost();
             if let Some(audience) = self.audiences.get_mut(&key) {
                 audience.events.pop_front();
-                audience.floor = event.id;
+                if !(mutant!(RingOffByOne) && audience.events.is_empty()) {
+                    audience.floor = event.id;
+                }
             }
         }
     }
@@ -317,7 +323,8 @@ impl Membership {
         let mut queues = Vec::new();
         for (key, _) in &self.places {
             let Some(audience) = state.audiences.get(key) else { continue };
-            if audience.floor > cursor {
+            let all = mutant!(HandoverWithoutIdFilter) && cursor == EventId::ZERO;
+            if audience.floor > cursor && !all && !mutant!(SkipOnOverflow) {
                 return Taken::Behind;
             }
             let from = audience.events.partition_point(|event| event.id <= cursor);
@@ -377,5 +384,7 @@ impl Drop for Membership {
     }
 }
 
+#[cfg(feature = "mutants")]
+mod mutant;
 #[cfg(test)]
 mod tests;

@@ -173,7 +173,9 @@ impl Subscription {
     /// Takes what the hub has. True: nothing, so wait.
     fn take_from_hub(&mut self) -> bool {
         let cursor = self.position.expect("a stream that is past its opening has a position");
-        match self.membership.take(cursor) {
+        let unfiltered =
+            mutant!(HandoverWithoutIdFilter) && matches!(self.phase, Phase::HandingOver);
+        match self.membership.take(if unfiltered { EventId::ZERO } else { cursor }) {
             Taken::Behind => {
                 if self.phase == Phase::Live {
                     self.streams.metrics.returns_to_replay.inc();
@@ -310,14 +312,19 @@ impl Subscription {
 
     fn gap(&mut self, after: Option<EventId>, resumes_after: EventId, reason: GapReason) {
         self.streams.metrics.gaps.get_or_create(&Reason { reason: reason.as_str() }).inc();
-        self.outbox.push_back(frame::gap(after, resumes_after, reason));
+        if !mutant!(GapNotSent) {
+            self.outbox.push_back(frame::gap(after, resumes_after, reason));
+        }
         self.then = Some((resumes_after, None));
     }
 
     fn ping(&mut self, now: Instant) {
         self.next_ping = now + self.streams.heartbeat;
         let time = self.streams.clock.now_rfc3339();
-        self.outbox.push_back(frame::ping(self.position, &time, self.streams.database.is_up()));
+        let of_hub = mutant!(PingWithHubPosition);
+        let position =
+            self.position.map(|own| if of_hub { self.streams.hub.position() } else { own });
+        self.outbox.push_back(frame::ping(position, &time, self.streams.database.is_up()));
     }
 
     fn say_goodbye(&mut self) {

@@ -18,6 +18,8 @@ async fn under_every_fault_nothing_is_lost_doubled_reordered_or_told_to_others()
         instances: 2,
         senders: 6,
         faults: faults.clone(),
+        one_sided: false,
+        environment: Vec::new(),
         out: out.path().to_owned(),
     };
 

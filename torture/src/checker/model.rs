@@ -17,6 +17,8 @@ pub(super) struct Model<'a> {
     pub(super) sends: BTreeMap<SendNumber, Send<'a>>,
     pub(super) rows: BTreeMap<Ulid, Row<'a>>,
     pub(super) clients: BTreeMap<usize, Client<'a>>,
+    /// When (µs) a row was first known to anybody but subscribers.
+    pub(super) known: HashMap<Ulid, u64>,
     /// The places of the pages of each reader.
     pub(super) readers: BTreeMap<usize, Vec<usize>>,
     /// The run came to its end: the table is known, and everything had time to arrive.
@@ -91,11 +93,15 @@ impl<'a> Model<'a> {
             sends: BTreeMap::new(),
             rows: BTreeMap::new(),
             clients: BTreeMap::new(),
+            known: HashMap::new(),
             readers: BTreeMap::new(),
             settled: entries.iter().any(|Entry(_, event)| matches!(event, Event::Settled { .. })),
         };
-        for (at, Entry(_, event)) in entries.iter().enumerate() {
+        for (at, Entry(when, event)) in entries.iter().enumerate() {
             model.take(at, event);
+            if let Event::Answer { ids, .. } | Event::Read { ids, .. } = event {
+                ids.iter().for_each(|id| _ = model.known.entry(*id).or_insert(*when));
+            }
         }
         if !model.settled {
             model.rows_from_answers_and_frames();
