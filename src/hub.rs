@@ -214,12 +214,13 @@ impl State {
 
     /// The audience of a row, in each format that somebody here has joined it with.
     fn joined(&self, row: &Notification) -> [Option<AudienceKey>; 2] {
-        let find =
-            |names: &ByName| names.get(row.app.as_str())?.get(row.audience.as_str()).copied();
-        if mutant!(CrossAppLeak) {
-            let any = |names: &ByName| names.values().next()?.get(row.audience.as_str()).copied();
-            return [any(&self.data), any(&self.envelope)];
-        }
+        let find = |names: &ByName| {
+            let of_app = match mutant!(CrossAppLeak) {
+                true => names.values().next(),
+                false => names.get(row.app.as_str()),
+            };
+            of_app?.get(row.audience.as_str()).copied()
+        };
         [find(&self.data), find(&self.envelope)]
     }
 
@@ -323,8 +324,7 @@ impl Membership {
         let mut queues = Vec::new();
         for (key, _) in &self.places {
             let Some(audience) = state.audiences.get(key) else { continue };
-            let all = mutant!(HandoverWithoutIdFilter) && cursor == EventId::ZERO;
-            if audience.floor > cursor && !all && !mutant!(SkipOnOverflow) {
+            if audience.floor > cursor && !mutant!(SkipOnOverflow) {
                 return Taken::Behind;
             }
             let from = audience.events.partition_point(|event| event.id <= cursor);

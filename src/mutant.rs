@@ -32,7 +32,7 @@ mod chosen {
         IdsBeforeLane,
         /// What a NOTIFY names is dispatched, and nothing else is read.
         NotifyIsTheData,
-        /// Going live, everything in the ring is sent, whatever the pages had.
+        /// Going live, what the last page had is not left out of what the ring has.
         HandoverWithoutIdFilter,
         /// Who has fallen off the ring goes on with what is left in it.
         SkipOnOverflow,

@@ -173,9 +173,7 @@ impl Subscription {
     /// Takes what the hub has. True: nothing, so wait.
     fn take_from_hub(&mut self) -> bool {
         let cursor = self.position.expect("a stream that is past its opening has a position");
-        let unfiltered =
-            mutant!(HandoverWithoutIdFilter) && matches!(self.phase, Phase::HandingOver);
-        match self.membership.take(if unfiltered { EventId::ZERO } else { cursor }) {
+        match self.membership.take(cursor) {
             Taken::Behind => {
                 if self.phase == Phase::Live {
                     self.streams.metrics.returns_to_replay.inc();
@@ -304,7 +302,9 @@ impl Subscription {
         let label = PhaseLabel { phase: "replay" };
         self.streams.metrics.deliveries.get_or_create(&label).inc_by(page.events);
         self.outbox.extend(page.chunks);
-        self.then = Some((page.complete_to, Some(page.hold)));
+        let unfiltered = mutant!(HandoverWithoutIdFilter) && page.caught_up;
+        let complete_to = if unfiltered { position } else { page.complete_to };
+        self.then = Some((complete_to, Some(page.hold)));
         if page.caught_up {
             self.phase = Phase::HandingOver;
         }

@@ -130,9 +130,9 @@ async fn hunt(arguments: MutantsArguments) -> Outcome<ExitCode> {
     let MutantsArguments { names, seed, out, server } = arguments;
     let wanted = mutants::wanted(&names)?;
     let server = server.map_or_else(mutants::build, Ok)?;
-    let missing = MUTANTS.len() + 1 - mutants::names_in(&server)?.len();
-    if missing > 0 {
-        return Err(format!("{} lacks {missing} of the mutants", server.display()).into());
+    let (names, found) = (mutants::names(), mutants::found_in(&server, &mutants::names())?);
+    if let Some(missing) = names.iter().find(|name| !found.contains(name)) {
+        return Err(format!("{} has no {missing} in it", server.display()).into());
     }
     println!("seed {seed}\n{:<28}{:<40}{:>9}", "mutant", "caught by", "after");
     let mut as_wanted = true;
