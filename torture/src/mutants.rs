@@ -81,7 +81,8 @@ pub const MUTANTS: [Mutant; 15] = [
     Mutant::new("page-cursor-is-largest-id", "a page cut short claims all ids", RECONNECTS)
         .set(Setting::SmallBounds),
     Mutant::new("complete-by-sequence", "pages claim what the sequence has issued", RECONNECTS),
-    Mutant::new("ping-with-hub-position", "pings name the hub's position", RECONNECTS),
+    Mutant::new("ping-with-hub-position", "pings name the hub's position", RECONNECTS)
+        .set(Setting::SmallBounds),
     Mutant::new("reconnect-without-cursor", "Last-Event-ID is not looked at", RECONNECTS),
     Mutant::new("ring-off-by-one", "the last event to leave the ring is not noted", RECONNECTS)
         .set(Setting::SmallBounds),

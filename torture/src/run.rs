@@ -29,7 +29,7 @@ const READERS: usize = 2;
 const SQL_SENDERS: usize = 2;
 const LONGEST_VISIT_PAUSE: u64 = 1500; // ms
 /// Of so many visitors, one has a cursor that nobody was ever given.
-const LOST_IN: u32 = 6;
+const LOST_IN: usize = 3;
 /// Above all others.
 const FIRST_VISITOR: usize = 1000;
 
@@ -288,7 +288,7 @@ async fn visitors(
             return;
         }
         let Some(known) = office.some_id(&mut rng) else { continue };
-        let after = if rng.u32(..LOST_IN) == 0 { lost_cursor(&mut rng) } else { known };
+        let after = if number % LOST_IN == 0 { lost_cursor(&mut rng) } else { known };
         let plan = ClientPlan { steady: false, ..plans[rng.usize(..plans.len())].clone() };
         Client::new(audience.clone(), number, plan, rng.fork()).visit(after).await;
     }
