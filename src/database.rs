@@ -130,6 +130,8 @@ impl Database {
             0 => {}
             count => info!(count, "migrated the database"),
         }
+        #[cfg(feature = "mutants")]
+        self.store.mutate().await?;
         Ok(())
     }
 }

@@ -83,7 +83,8 @@ impl Feed {
                     biased;
                     Some(group) = self.own_groups.recv() => {
                         let position = self.hub.position();
-                        if position.position() == group.prev && self.epoch == group.epoch {
+                        let follows = position.position() == group.prev || mutant!(StalePrev);
+                        if follows && self.epoch == group.epoch {
                             self.dispatch(&group.rows);
                             continue;
                         }
@@ -99,8 +100,10 @@ impl Feed {
                         if announced <= self.hub.position().position() {
                             continue;
                         }
+                        #[cfg(feature = "mutants")]
+                        self.hub.believe(announced);
                     }
-                    _ = timer.tick() => {
+                    _ = timer.tick(), if !mutant!(ListenerErrorIgnored) => {
                         let before = self.hub.position();
                         self.catch_up().await;
                         found_by_timer = if self.hub.position() == before { 0 } else { found_by_timer + 1 };
@@ -208,6 +211,7 @@ async fn relay(listener: &mut sqlx::postgres::PgListener, ear: &Ear) {
     loop {
         match listener.try_recv().await {
             Ok(Some(notice)) => ear.hear(notice.payload().parse().unwrap_or(i64::MAX)),
+            Ok(None) | Err(_) if mutant!(ListenerErrorIgnored) => std::future::pending().await,
             // Broken: some breaks come as an error, others do not.
             Ok(None) => return,
             Err(error) => {

@@ -214,8 +214,13 @@ impl State {
 
     /// The audience of a row, in each format that somebody here has joined it with.
     fn joined(&self, row: &Notification) -> [Option<AudienceKey>; 2] {
-        let find =
-            |names: &ByName| names.get(row.app.as_str())?.get(row.audience.as_str()).copied();
+        let find = |names: &ByName| {
+            let of_app = match mutant!(CrossAppLeak) {
+                true => names.values().next(),
+                false => names.get(row.app.as_str()),
+            };
+            of_app?.get(row.audience.as_str()).copied()
+        };
         [find(&self.data), find(&self.envelope)]
     }
 
@@ -240,7 +245,9 @@ impl State {
             self.bytes -= event.cost();
             if let Some(audience) = self.audiences.get_mut(&key) {
                 audience.events.pop_front();
-                audience.floor = event.id;
+                if !(mutant!(RingOffByOne) && audience.events.is_empty()) {
+                    audience.floor = event.id;
+                }
             }
         }
     }
@@ -317,7 +324,7 @@ impl Membership {
         let mut queues = Vec::new();
         for (key, _) in &self.places {
             let Some(audience) = state.audiences.get(key) else { continue };
-            if audience.floor > cursor {
+            if audience.floor > cursor && !mutant!(SkipOnOverflow) {
                 return Taken::Behind;
             }
             let from = audience.events.partition_point(|event| event.id <= cursor);
@@ -377,5 +384,7 @@ impl Drop for Membership {
     }
 }
 
+#[cfg(feature = "mutants")]
+mod mutant;
 #[cfg(test)]
 mod tests;

@@ -49,6 +49,8 @@ pub async fn run(
     listener: TcpListener,
     shutdown: Shutdown,
 ) -> Result<(), RunError> {
+    #[cfg(feature = "mutants")]
+    let config = crate::mutant::with_small_bounds(config);
     let metrics = Arc::new(Metrics::new());
     let direct_url = config.direct_database_url.as_deref();
     let store = Store::new(database_url, direct_url).map_err(RunError::InvalidUrl)?;

@@ -10,6 +10,10 @@
 //!
 //! `store` knows no HTTP and `hub` knows no SQL. ARCHITECTURE.md has the invariants.
 
+// First: the others use its macro.
+#[macro_use]
+mod mutant;
+
 pub mod address;
 pub mod backlog;
 pub mod cli;

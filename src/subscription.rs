@@ -302,7 +302,9 @@ impl Subscription {
         let label = PhaseLabel { phase: "replay" };
         self.streams.metrics.deliveries.get_or_create(&label).inc_by(page.events);
         self.outbox.extend(page.chunks);
-        self.then = Some((page.complete_to, Some(page.hold)));
+        let unfiltered = mutant!(HandoverWithoutIdFilter) && page.caught_up;
+        let complete_to = if unfiltered { position } else { page.complete_to };
+        self.then = Some((complete_to, Some(page.hold)));
         if page.caught_up {
             self.phase = Phase::HandingOver;
         }
@@ -310,14 +312,19 @@ impl Subscription {
 
     fn gap(&mut self, after: Option<EventId>, resumes_after: EventId, reason: GapReason) {
         self.streams.metrics.gaps.get_or_create(&Reason { reason: reason.as_str() }).inc();
-        self.outbox.push_back(frame::gap(after, resumes_after, reason));
+        if !mutant!(GapNotSent) {
+            self.outbox.push_back(frame::gap(after, resumes_after, reason));
+        }
         self.then = Some((resumes_after, None));
     }
 
     fn ping(&mut self, now: Instant) {
         self.next_ping = now + self.streams.heartbeat;
         let time = self.streams.clock.now_rfc3339();
-        self.outbox.push_back(frame::ping(self.position, &time, self.streams.database.is_up()));
+        let of_hub = mutant!(PingWithHubPosition);
+        let position =
+            self.position.map(|own| if of_hub { self.streams.hub.position() } else { own });
+        self.outbox.push_back(frame::ping(position, &time, self.streams.database.is_up()));
     }
 
     fn say_goodbye(&mut self) {

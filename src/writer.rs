@@ -331,7 +331,10 @@ impl Writer {
                 self.free_lane(session).await
             } else {
                 warn!(error = error.summary(), "an append broke off; looking for its outcome");
-                let settled = self.settle(session, &sends, tail, give_up).await;
+                let settled = match mutant!(ResendAfterBreak) {
+                    true => self.open_session().await.ok().map(|fresh| (fresh, None)),
+                    false => self.settle(session, &sends, tail, give_up).await,
+                };
                 let (fresh, found) = settled.ok_or_else(|| {
                     error!("the outcome of an append could not be found out in time");
                     self.count_settled("unknown");

@@ -103,7 +103,7 @@ fn start(headers: &HeaderMap, mut params: Params) -> Result<Start, Problem> {
     };
     let since = since.map(|text| parse_since(&text)).transpose()?;
     match headers.get("last-event-id") {
-        Some(id) if !id.is_empty() => {
+        Some(id) if !id.is_empty() && !mutant!(ReconnectWithoutCursor) => {
             let id = id.to_str().ok().and_then(|text| text.parse().ok());
             Ok(id.map_or(Start::BadCursor, Start::After))
         }

@@ -8,6 +8,8 @@ mod epoch;
 mod feed;
 mod history;
 mod leftovers;
+#[cfg(feature = "mutants")]
+mod mutant;
 mod outbox;
 mod pooler;
 mod replay;

@@ -186,8 +186,15 @@ impl PageInTheMaking {
             }
             _ => None,
         };
-        let head = || (self.facts.head.max(request.after.unwrap_or(EventId::ZERO)), PageEnd::Head);
-        let (complete_to, end) = end.unwrap_or_else(head);
+        let newest = match mutant!(CompleteBySequence) {
+            true => self.facts.head.moved_to(self.facts.last_position),
+            false => self.facts.head,
+        };
+        let head = || (newest.max(request.after.unwrap_or(EventId::ZERO)), PageEnd::Head);
+        let (mut complete_to, end) = end.unwrap_or_else(head);
+        if mutant!(PageCursorIsLargestId) {
+            complete_to = complete_to.max(self.facts.head);
+        }
         ReplayPage { rows: self.rows, complete_to, end, facts: self.facts }
     }
 }

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+#[cfg(not(feature = "mutants"))]
+use torture::mutants;
 use torture::{FAULTS, Fault, Options, report};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -18,6 +20,8 @@ async fn under_every_fault_nothing_is_lost_doubled_reordered_or_told_to_others()
         instances: 2,
         senders: 6,
         faults: faults.clone(),
+        one_sided: false,
+        environment: Vec::new(),
         out: out.path().to_owned(),
     };
 
@@ -34,4 +38,17 @@ async fn under_every_fault_nothing_is_lost_doubled_reordered_or_told_to_others()
         .filter(|name| !report.effective.iter().any(|effective| effective == name))
         .collect();
     assert!(missing.is_empty(), "{missing:?} took no effect\n{}", report.text);
+}
+
+/// The same search finds all of them in the build that `torture mutants` makes, or that makes no run.
+#[cfg(not(feature = "mutants"))]
+#[test]
+fn a_build_that_was_not_made_for_it_has_no_mutant_in_it() {
+    let server = std::path::Path::new(env!("CARGO_BIN_EXE_tidings"));
+    let mut names = mutants::names();
+    names.push("TIDINGS_HEARTBEAT");
+
+    let found = mutants::found_in(server, &names).unwrap();
+
+    assert_eq!(found, ["TIDINGS_HEARTBEAT"]);
 }

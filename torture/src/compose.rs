@@ -72,6 +72,11 @@ impl Composed {
         Self { number, app, way: Way::To, key, event: None, going: String::new(), rows }
     }
 
+    /// Its rows need not be delivered: they expire, or may be replaced.
+    pub(crate) fn is_fleeting(&self) -> bool {
+        !self.going.is_empty()
+    }
+
     /// The whole HTTP request.
     pub(crate) fn request(&self) -> String {
         let path = match self.way {

@@ -69,6 +69,9 @@ pub enum Event {
         event: Option<String>,
         /// One row each, in order: the audience (`user:ada`, `topic:t`, `everyone`) and the data.
         rows: Vec<(String, String)>,
+        /// Its notifications expire or may be replaced, so they need not be delivered.
+        #[serde(default)]
+        fleeting: bool,
     },
     /// The request of an attempt is about to be written.
     Attempt {

@@ -5,7 +5,7 @@
 //!
 //! In reading order: `plan` (what a seed decides), `cluster` (what runs), `compose`, `senders`,
 //! `sql_senders`, `clients` and `table` (who acts and notes), `faults`, [`history`] (what was noted), [`checker`]
-//! (a pure function over it), [`report`].
+//! (a pure function over it), [`report`], [`mutants`] (that it can fail).
 
 pub mod checker;
 mod clients;
@@ -13,6 +13,7 @@ mod cluster;
 mod compose;
 mod faults;
 pub mod history;
+pub mod mutants;
 mod plan;
 pub mod report;
 mod run;

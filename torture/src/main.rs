@@ -1,4 +1,4 @@
-//! `torture run`, `torture report`, `torture list`.
+//! `torture run`, `torture report`, `torture mutants`, `torture list`.
 #![expect(clippy::print_stdout, reason = "verdicts are what this program is for")]
 
 use std::path::PathBuf;
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
+use torture::mutants::{self, MUTANTS, Mutant};
 use torture::{FAULTS, Fault, Options, report};
 use wire::Outcome;
 
@@ -26,8 +27,26 @@ enum Command {
         /// The folder of a run, or one with such folders.
         folder: PathBuf,
     },
-    /// Name the faults.
+    /// Prove that the checker notices: run servers that are wrong on purpose.
+    Mutants(MutantsArguments),
+    /// Name the faults and the mutants.
     List,
+}
+
+#[derive(clap::Args)]
+struct MutantsArguments {
+    /// Only these, and not the server as it should be.
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Of every run.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where histories, reports and logs go; it must have none yet.
+    #[arg(long, value_name = "DIR", default_value = "torture-runs/mutants")]
+    out: PathBuf,
+    /// A server program built with the feature `mutants`, instead of building one.
+    #[arg(long, value_name = "PROGRAM")]
+    server: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -60,9 +79,14 @@ async fn main() -> ExitCode {
     let ended = match Arguments::parse().command {
         Command::Run(arguments) => run(arguments).await,
         Command::Report { folder } => report::of_runs(&folder).map(|report| print(&report)),
+        Command::Mutants(arguments) => hunt(arguments).await,
         Command::List => {
             for (_, name, about) in FAULTS {
-                println!("{name:<22}{about}");
+                println!("{name:<28}{about}");
+            }
+            println!();
+            for Mutant { name, about, .. } in MUTANTS {
+                println!("{name:<28}{about}");
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -86,9 +110,44 @@ async fn run(arguments: RunArguments) -> Outcome<ExitCode> {
     };
     let out = out.unwrap_or_else(|| torture::default_folder(seed));
     let length = Duration::try_from_secs_f64(minutes * 60.0)?;
-    let options = Options { server, seed, length, instances, senders, faults, out: out.clone() };
+    let options = Options {
+        server,
+        seed,
+        length,
+        instances,
+        senders,
+        faults,
+        one_sided: false,
+        environment: Vec::new(),
+        out: out.clone(),
+    };
     torture::run(&options, interrupted()).await?;
     Ok(print(&report::of_run(&out)?))
+}
+
+/// One after the other; each line is printed as soon as it is known.
+async fn hunt(arguments: MutantsArguments) -> Outcome<ExitCode> {
+    let MutantsArguments { names, seed, out, server } = arguments;
+    let wanted = mutants::wanted(&names)?;
+    let server = server.map_or_else(mutants::build, Ok)?;
+    let (names, found) = (mutants::names(), mutants::found_in(&server, &mutants::names())?);
+    if let Some(missing) = names.iter().find(|name| !found.contains(name)) {
+        return Err(format!("{} has no {missing} in it", server.display()).into());
+    }
+    println!("seed {seed}\n{:<28}{:<40}{:>9}", "mutant", "caught by", "after");
+    let mut as_wanted = true;
+    for mutant in wanted {
+        for hunted in mutants::hunt(&server, mutant, seed, &out).await? {
+            let rules: Vec<String> = hunted.rules.iter().map(|rule| format!("{rule:?}")).collect();
+            let rules = if rules.is_empty() { "nothing".to_owned() } else { rules.join(", ") };
+            let (name, after) = (hunted.name, hunted.lasted.as_secs_f64());
+            let wrong = if hunted.as_wanted { "" } else { "  WRONG: see its folder" };
+            println!("{name:<28}{rules:<40}{after:>7.1} s{wrong}");
+            as_wanted &= hunted.as_wanted;
+        }
+    }
+    println!("histories and reports are in {}", out.display());
+    Ok(if as_wanted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// ctrl-C, or what a machine sends.

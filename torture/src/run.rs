@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use ulid::Ulid;
 use wire::Outcome;
 
+use crate::checker;
 use crate::clients::{Audience, Client};
 use crate::cluster::{Cluster, Needs, Setup};
 use crate::faults::{Background, Effect, Fault};
@@ -26,6 +28,8 @@ const LAST_SENDS: Duration = Duration::from_secs(90); // a send with a key may h
 const READERS: usize = 2;
 const SQL_SENDERS: usize = 2;
 const LONGEST_VISIT_PAUSE: u64 = 1500; // ms
+/// Of so many visitors, one has a cursor that nobody was ever given.
+const LOST_IN: usize = 3;
 /// Above all others.
 const FIRST_VISITOR: usize = 1000;
 
@@ -44,6 +48,10 @@ pub struct Options {
     pub senders: usize,
     /// Which faults.
     pub faults: Vec<Fault>,
+    /// All is sent to the first server; the others learn of it from the database alone.
+    pub one_sided: bool,
+    /// Beside what every server is given in its environment.
+    pub environment: Vec<(String, String)>,
     /// The folder for the history and the logs; it must not have a history yet.
     pub out: PathBuf,
 }
@@ -71,7 +79,7 @@ pub async fn run(options: &Options, interrupted: impl Future<Output = ()>) -> Ou
 }
 
 async fn make(options: &Options, recorder: &Recorder) -> Outcome<()> {
-    let Options { server, seed, length, instances, senders, faults, out } = options.clone();
+    let Options { server, seed, length, instances, senders, faults, out, .. } = options.clone();
     recorder.note(Event::Began {
         seed,
         instances,
@@ -80,12 +88,16 @@ async fn make(options: &Options, recorder: &Recorder) -> Outcome<()> {
     });
     let (faults, needs) = possible(faults, recorder);
     let plan = Plan { seed, instances, length, senders, faults };
-    let setup = Setup { server: &server, instances, out: &out, needs };
+    let environment = &options.environment;
+    let setup = Setup { server: &server, instances, out: &out, needs, environment };
     let cluster = Arc::new(Cluster::start(&setup).await?);
     let clients = plan.clients();
     let addresses = cluster.addresses();
     let mut run = Run {
-        office: Office::new(recorder.clone(), addresses.clone()),
+        office: Office::new(
+            recorder.clone(),
+            if options.one_sided { addresses.only_first() } else { addresses.clone() },
+        ),
         audience: Audience::new(recorder.clone(), addresses, &clients),
         cluster: cluster.clone(),
         recorder: recorder.clone(),
@@ -275,10 +287,16 @@ async fn visitors(
         if audience.calm.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             return;
         }
-        let Some(after) = office.some_id(&mut rng) else { continue };
+        let Some(known) = office.some_id(&mut rng) else { continue };
+        let after = if number % LOST_IN == 0 { lost_cursor(&mut rng) } else { known };
         let plan = ClientPlan { steady: false, ..plans[rng.usize(..plans.len())].clone() };
         Client::new(audience.clone(), number, plan, rng.fork()).visit(after).await;
     }
+}
+
+/// From a time that no id is of.
+fn lost_cursor(rng: &mut Rng) -> Ulid {
+    Ulid::from_parts(checker::FIRST_LOST_MS + rng.u64(..1000), rng.u128(..))
 }
 
 /// A folder of its own for a run that was given none.

@@ -47,6 +47,11 @@ impl Addresses {
         (self.instances[number], number.to_string())
     }
 
+    /// As if there were no balancer and no other instance.
+    pub(crate) fn only_first(&self) -> Self {
+        Self { balancer: self.instances[0], instances: self.instances[..1].to_vec() }
+    }
+
     pub(crate) fn balancer(&self) -> (SocketAddr, String) {
         (self.balancer, "balancer".to_owned())
     }
@@ -145,6 +150,7 @@ impl Sender {
             key: key.clone(),
             event,
             rows,
+            fleeting: send.is_fleeting(),
         });
         let request = send.request();
         let mut attempt = 1;

@@ -68,7 +68,8 @@ impl SqlSender {
         let recorder = &self.office.recorder;
         let sender = self.number;
         let app = app.to_owned();
-        recorder.note(Event::Send { send: number, sender, app, by: way, key, event, rows });
+        let (by, fleeting) = (way, send.is_fleeting());
+        recorder.note(Event::Send { send: number, sender, app, by, key, event, rows, fleeting });
         let (send_number, attempt) = (number, 1);
         recorder.note(Event::Attempt { send: number, attempt, to: "postgres".to_owned() });
         let commit = self.rng.u32(..ROLLED_BACK_IN) != 0;

@@ -9,9 +9,14 @@ mod tests;
 
 use std::fmt;
 
+use ulid::Ulid;
+
 use crate::history::{Entry, Event};
 
 use model::Model;
+
+/// Cursors from this time on (Unix ms, in the year 2286) are of nothing that ever was.
+pub(crate) const FIRST_LOST_MS: u64 = 10_000_000_000_000;
 
 /// What must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +51,10 @@ pub enum Rule {
     Altered,
     /// Nobody is told of a gap where nothing can have been lost.
     NeedlessGap,
+    /// A client whose cursor is of nothing that ever was is told of a gap.
+    UntoldGap,
+    /// What is known to be stored arrives soon, on a stream that says that all is well.
+    Late,
     /// A ping's id is never ahead of what was delivered.
     PingTooFar,
     /// `tidings.live` names the number replayed.
@@ -97,6 +106,11 @@ pub struct Findings {
     pub counts: Counts,
     /// The history ends in good order; else it says nothing of what was still to come.
     pub settled: bool,
+}
+
+/// Of nothing that ever was.
+fn is_lost(cursor: Ulid) -> bool {
+    cursor.timestamp_ms() >= FIRST_LOST_MS
 }
 
 /// Checks a history.

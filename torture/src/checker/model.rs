@@ -17,6 +17,8 @@ pub(super) struct Model<'a> {
     pub(super) sends: BTreeMap<SendNumber, Send<'a>>,
     pub(super) rows: BTreeMap<Ulid, Row<'a>>,
     pub(super) clients: BTreeMap<usize, Client<'a>>,
+    /// When (µs) a row was first known to anybody but subscribers.
+    pub(super) known: HashMap<Ulid, u64>,
     /// The places of the pages of each reader.
     pub(super) readers: BTreeMap<usize, Vec<usize>>,
     /// The run came to its end: the table is known, and everything had time to arrive.
@@ -32,6 +34,7 @@ pub(super) struct Send<'a> {
     pub(super) key: Option<&'a str>,
     pub(super) event: Option<&'a str>,
     pub(super) rows: &'a [(String, String)],
+    pub(super) fleeting: bool,
     pub(super) attempts: BTreeMap<u32, Attempt>,
 }
 
@@ -90,11 +93,15 @@ impl<'a> Model<'a> {
             sends: BTreeMap::new(),
             rows: BTreeMap::new(),
             clients: BTreeMap::new(),
+            known: HashMap::new(),
             readers: BTreeMap::new(),
             settled: entries.iter().any(|Entry(_, event)| matches!(event, Event::Settled { .. })),
         };
-        for (at, Entry(_, event)) in entries.iter().enumerate() {
+        for (at, Entry(when, event)) in entries.iter().enumerate() {
             model.take(at, event);
+            if let Event::Answer { ids, .. } | Event::Read { ids, .. } = event {
+                ids.iter().for_each(|id| _ = model.known.entry(*id).or_insert(*when));
+            }
         }
         if !model.settled {
             model.rows_from_answers_and_frames();
@@ -104,10 +111,11 @@ impl<'a> Model<'a> {
 
     fn take(&mut self, at: usize, event: &'a Event) {
         match event {
-            Event::Send { send, sender, app, by, key, event, rows } => {
+            Event::Send { send, sender, app, by, key, event, rows, fleeting } => {
                 let (key, event) = (key.as_deref(), event.as_deref());
-                let (sender, way, attempts) = (*sender, *by, BTreeMap::new());
-                let sent = Send { at, sender, app, way, key, event, rows, attempts };
+                let (sender, way, fleeting) = (*sender, *by, *fleeting);
+                let attempts = BTreeMap::new();
+                let sent = Send { at, sender, app, way, key, event, rows, fleeting, attempts };
                 self.sends.insert(*send, sent);
             }
             Event::Attempt { send, attempt, .. } => {
@@ -185,7 +193,7 @@ impl<'a> Model<'a> {
                     let Some(sent) = self.sends.get(send) else { continue };
                     for (id, (audience, data)) in ids.iter().zip(sent.rows) {
                         let (app, event, send) = (sent.app, sent.event, Some(*send));
-                        let row = Row { app, audience, event, data, gone: false, send, at };
+                        let row = Row { app, audience, event, data, gone: sent.fleeting, send, at };
                         rows.entry(*id).or_insert(row);
                     }
                 }
@@ -200,7 +208,7 @@ impl<'a> Model<'a> {
                     });
                     if let Some((audience, data)) = row {
                         let (app, event, send) = (sent.app, sent.event, Some(number));
-                        let row = Row { app, audience, event, data, gone: false, send, at };
+                        let row = Row { app, audience, event, data, gone: sent.fleeting, send, at };
                         rows.entry(id).or_insert(row);
                     }
                 }

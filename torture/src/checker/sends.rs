@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use ulid::Ulid;
 
 use super::model::{Model, Row, STATE_ENTRY, Send, Told};
-use super::{Findings, Rule};
+use super::{Findings, Rule, is_lost};
 use crate::history::{Entry, Event, SendNumber, Way};
 
 const UNAVAILABLE: [&str; 4] =
@@ -173,7 +173,8 @@ fn order(
     for (at, Entry(_, event)) in model.entries.iter().enumerate() {
         let told = match event {
             Event::Answer { ids, .. } | Event::Read { ids, .. } => ids.iter().copied().max(),
-            Event::Frame { raw, .. } => id_in(raw),
+            // A lost cursor comes back in `tidings.ready`.
+            Event::Frame { raw, .. } => id_in(raw).filter(|id| !is_lost(*id)),
             Event::Send { send, .. } => {
                 let stored = rows.get(send).map_or(&[][..], Vec::as_slice);
                 for (id, row) in stored.iter().filter(|(id, _)| *id < known.0) {

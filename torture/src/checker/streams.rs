@@ -7,9 +7,12 @@ use serde::Deserialize;
 use ulid::Ulid;
 
 use super::model::{Client, Frame, Model, Row, STATE_ENTRY};
-use super::{Findings, Rule};
+use super::{Findings, Rule, is_lost};
 use crate::history::{Entry, Event};
 
+/// In µs. A server may wait 3 s for a connection and 5 s for an answer before it says that the database
+/// is away, and a restless client reads nothing for 3 s.
+const LATE: u64 = 15_000_000;
 /// Faults after which rows may be gone; whoever had a cursor is then told of a gap.
 const MAY_LOSE: [&str; 0] = [];
 
@@ -68,11 +71,20 @@ struct Connection {
     live: bool,
     over: bool,
     replayed: u64,
+    /// Its cursor is of nothing that ever was, and it was not told so yet.
+    lost: bool,
+    /// Since when (µs) the stream has been live and has called the database up.
+    well_since: Option<u64>,
 }
 
 #[derive(Deserialize)]
 struct Live {
     replayed: u64,
+}
+
+#[derive(Deserialize)]
+struct Ping {
+    database: String,
 }
 
 #[derive(Deserialize)]
@@ -86,8 +98,9 @@ impl Follower<'_, '_> {
         match event {
             Event::Open { cursor, .. } => {
                 findings.counts.streams += 1;
+                let lost = cursor.is_some_and(is_lost);
                 self.connection =
-                    Connection { opened_at: at, cursor: *cursor, ..Connection::default() };
+                    Connection { opened_at: at, cursor: *cursor, lost, ..Connection::default() };
             }
             Event::Frame { raw, .. } => match Frame::of(raw) {
                 Some(frame) => self.frame(at, raw, &frame, findings),
@@ -148,6 +161,8 @@ impl Follower<'_, '_> {
             self.broken(Rule::Contract, "tidings.live comes twice", at, findings);
         }
         self.connection.live = true;
+        self.connection.well_since = Some(self.model.entries[at].0);
+        self.lost_is_told(at, findings);
         let told = serde_json::from_str(&frame.data).ok().map(|Live { replayed }| replayed);
         let counted = self.connection.replayed;
         if told != Some(counted) {
@@ -169,6 +184,39 @@ impl Follower<'_, '_> {
         }
         self.passed(id, true, Rule::PingTooFar, at, findings);
         self.position = self.position.max(Some(id));
+        self.late(at, frame, findings);
+    }
+
+    /// A stream that says that all is well has what was known to be stored a while ago.
+    fn late(&mut self, at: usize, frame: &Frame, findings: &mut Findings) {
+        let Entry(now, _) = self.model.entries[at];
+        let up = serde_json::from_str::<Ping>(&frame.data).is_ok_and(|ping| ping.database == "up");
+        if !up || !self.connection.live {
+            self.connection.well_since = None;
+            return;
+        }
+        let since = *self.connection.well_since.get_or_insert(now);
+        let Some(long_ago) = now.checked_sub(LATE).filter(|long_ago| since <= *long_ago) else {
+            return;
+        };
+        let known = |id| self.model.known.get(id).is_some_and(|known| *known <= long_ago);
+        let late = self.rows[self.next..]
+            .iter()
+            .find(|(id, row)| !row.gone && !self.received.contains_key(id) && known(id));
+        if let Some((id, row)) = late {
+            let what = format!("{id} was stored, and had not come {} s later", LATE / 1_000_000);
+            self.broken_by(Rule::Late, &what, at, row, findings);
+            // Once is enough.
+            self.connection.well_since = Some(now);
+        }
+    }
+
+    /// It must be told of a gap before anything else.
+    fn lost_is_told(&mut self, at: usize, findings: &mut Findings) {
+        if std::mem::take(&mut self.connection.lost) {
+            let what = "the cursor is of nothing that ever was, and no gap is told";
+            self.broken(Rule::UntoldGap, what, at, findings);
+        }
     }
 
     fn gap(&mut self, at: usize, frame: &Frame, findings: &mut Findings) {
@@ -176,7 +224,7 @@ impl Follower<'_, '_> {
         let Some(resumes_after) = told.filter(|id| Some(*id) == frame.id) else {
             return self.broken(Rule::Contract, "a gap's id is not where it resumes", at, findings);
         };
-        if !self.may_lose {
+        if !std::mem::take(&mut self.connection.lost) && !self.may_lose {
             let what = format!("nothing can be lost, and a gap is told: {}", frame.data);
             self.broken(Rule::NeedlessGap, &what, at, findings);
         }
@@ -187,6 +235,7 @@ impl Follower<'_, '_> {
     }
 
     fn notification(&mut self, at: usize, raw: &str, frame: &Frame, findings: &mut Findings) {
+        self.lost_is_told(at, findings);
         // They tell what became of others, and count as none.
         let is_entry = frame.event == STATE_ENTRY;
         if !is_entry {

@@ -27,6 +27,7 @@ pub(crate) struct Instance {
     folder: PathBuf,
     log: PathBuf,
     database_url: String,
+    environment: Vec<(String, String)>,
     guard: Arc<Guard>,
     pub(crate) address: SocketAddr,
     process: Mutex<Option<Process>>,
@@ -45,10 +46,16 @@ impl Instance {
             folder: folder.to_owned(),
             log: log.to_owned(),
             database_url: format!("postgres://tidings@{database}/tidings?sslmode=disable"),
+            environment: Vec::new(),
             guard: guard.clone(),
             address: free_address()?,
             process: Mutex::new(None),
         })
+    }
+
+    pub(crate) fn with_environment(mut self, more: &[(String, String)]) -> Self {
+        self.environment.extend_from_slice(more);
+        self
     }
 
     /// Starts it and waits until it says that it is ready.
@@ -60,6 +67,7 @@ impl Instance {
         command.args(["serve", "--listen", &self.address.to_string()]);
         command.env("DATABASE_URL", &self.database_url);
         command.env("TIDINGS_HEARTBEAT", "1s").env("TIDINGS_DRAIN", DRAIN);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         *self.process.lock().await = Some(self.guard.spawn(&mut command)?);
         self.is_ready_soon().await
     }

@@ -47,6 +47,8 @@ pub(crate) struct Setup<'a> {
     /// For logs.
     pub(crate) out: &'a Path,
     pub(crate) needs: Needs,
+    /// Of the servers, beside what each of them is given.
+    pub(crate) environment: &'a [(String, String)],
 }
 
 impl Cluster {
@@ -73,7 +75,8 @@ impl Cluster {
             let gate = Gate::open(Box::new(target)).await?;
             let home = subfolder(&folder, &format!("instance-{number}"))?;
             let log = setup.out.join(format!("instance-{number}.log"));
-            let instance = Instance::new(&copy, &home, &log, gate.address, &guard)?;
+            let instance = Instance::new(&copy, &home, &log, gate.address, &guard)?
+                .with_environment(setup.environment);
             instance.start().await?;
             gates.push(gate);
             servers.push(instance);

@@ -101,7 +101,8 @@ impl History {
     fn send(&mut self, send: SendNumber, key: Option<&str>, rows: &[(&str, &str)]) {
         let rows = rows.iter().map(|(to, data)| ((*to).to_owned(), (*data).to_owned())).collect();
         let (app, key) = ("shop".to_owned(), key.map(str::to_owned));
-        self.0.push(Event::Send { send, sender: 0, app, by: Way::Batch, key, event: None, rows });
+        let (by, event, fleeting) = (Way::Batch, None, false);
+        self.0.push(Event::Send { send, sender: 0, app, by, key, event, rows, fleeting });
         self.attempt(send, 1);
     }
 

@@ -1,6 +1,7 @@
 //! What subscribers received.
 
 use super::*;
+use crate::checker::FIRST_LOST_MS;
 
 #[test]
 fn a_good_history_is_clean_and_was_looked_at() {
@@ -23,6 +24,21 @@ fn an_interrupted_history_is_judged_as_far_as_it_goes() {
     assert_eq!(History(history.0.clone()).broken(), []);
     // But what the stream went past is missing.
     assert_eq!(history.without(&delivered(1, 1, 1)).broken(), [Rule::Missing]);
+}
+
+#[test]
+fn what_may_be_gone_is_not_missed_while_the_table_is_not_known() {
+    let mut history = History::good().without(&delivered(1, 1, 1));
+    for event in &mut history.0 {
+        if let Event::Send { send: 1, fleeting, .. } = event {
+            *fleeting = true;
+        }
+    }
+    let mut interrupted = History(history.0.clone());
+    interrupted.0.retain(|event| !matches!(event, Event::Stored { .. } | Event::Settled { .. }));
+    assert_eq!(interrupted.broken(), []);
+    // The table says that it is not gone.
+    assert_eq!(history.broken(), [Rule::Missing]);
 }
 
 #[test]
@@ -167,4 +183,70 @@ fn a_state_entry_has_to_arrive_like_any_row_and_counts_as_none() {
     let there = there.instead(&frame(2, ping(id(5))), frame(2, ping(id(6))));
     assert_eq!(missing.broken(), [Rule::Missing]);
     assert_eq!(there.broken(), []);
+}
+
+/// Another client, which comes with a cursor of nothing that ever was, and what it is sent.
+fn with_a_lost_client(frames: &[String]) -> History {
+    let lost = Ulid::from_parts(FIRST_LOST_MS, 7);
+    let mut history = History::good();
+    let mut came = History(Vec::new());
+    came.client(2, "shop", &[]);
+    came.open(2, 1, Some(lost));
+    came.ready(2, 1, lost);
+    frames.iter().for_each(|raw| came.raw(2, 1, raw.clone()));
+    came.0.push(Event::Left { client: 2 });
+    let at = history.find(&frame(2, ready(id(4))));
+    history.0.splice(at..at, came.0);
+    history
+}
+
+#[test]
+fn a_client_whose_cursor_is_of_nothing_has_to_be_told_of_a_gap() {
+    assert_eq!(with_a_lost_client(&[gap(id(4)), live(0)]).broken(), []);
+    assert_eq!(with_a_lost_client(&[]).broken(), [], "it left before it could be told");
+    assert_eq!(with_a_lost_client(&[live(0)]).broken(), [Rule::UntoldGap]);
+    assert_eq!(
+        with_a_lost_client(&[gap(id(4)), gap(id(4)), live(0)]).broken(),
+        [Rule::NeedlessGap],
+        "once is enough"
+    );
+}
+
+/// The rules that are broken when client 0 has its second stream's pings at these times, the first
+/// after it went live, the second in the middle, the third when the notification has just come.
+fn broken_at(times: [u64; 3], pings: [&str; 2]) -> Vec<Rule> {
+    let ping = |database| {
+        let id = id(4);
+        frame(
+            2,
+            format!("id: {id}\nevent: tidings.ping\ndata: {{\"database\":\"{database}\"}}\n\n"),
+        )
+    };
+    let mut history = History::good()
+        .without(&delivered(2, 5, 4))
+        .instead(&frame(2, live(1)), frame(2, live(0)))
+        .after(&frame(2, live(0)), ping(pings[0]));
+    let (first, last) =
+        (history.find(&frame(2, live(0))), history.find(&frame(2, self::ping(id(5)))));
+    history.0.insert(last, ping(pings[1]));
+    history.0.insert(last + 1, delivered(2, 5, 4));
+    let seconds = |at: usize| match at {
+        at if at <= first => 0,
+        at if at < last => times[0],
+        at if at == last => times[1],
+        _ => times[2],
+    };
+    let entries = history.0.into_iter().enumerate();
+    let entries: Vec<Entry> =
+        entries.map(|(at, event)| Entry(seconds(at) * 1_000_000 + at as u64, event)).collect();
+    check(&entries).violations.iter().map(|broken| broken.rule).collect()
+}
+
+#[test]
+fn what_comes_late_on_a_stream_that_says_all_is_well_is_caught() {
+    assert_eq!(broken_at([1, 14, 14], ["up", "up"]), []);
+    assert_eq!(broken_at([1, 16, 17], ["up", "up"]), [Rule::Late]);
+    assert_eq!(broken_at([1, 16, 17], ["up", "unreachable"]), []);
+    // From when it is up again it has the same time.
+    assert_eq!(broken_at([5, 16, 17], ["unreachable", "up"]), []);
 }
