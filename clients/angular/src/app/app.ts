@@ -27,7 +27,7 @@ import { Who } from "./who";
     <header>
       <div class="inner">
         <h1>Tidings</h1>
-        <app-connection [state]="notifications.connection()" />
+        <app-connection [state]="notifications.connection()" (retried)="notifications.retry()" />
         @if (connected()) {
           <app-bell [unread]="unread()" (pressed)="list()?.showUnread()" />
         }

@@ -1,14 +1,25 @@
 // How the connection stands, in a few words, and a dot for those who only glance.
 
-import { Component, computed, input } from "@angular/core";
+import { Component, computed, input, output } from "@angular/core";
 import type { ConnectionState } from "@tidings/client";
 import { CONNECTION_WORDS } from "../tidings";
 
 /** A line that screen readers are told of when it changes. */
 @Component({
   selector: "app-connection",
-  template: `<p role="status" [class]="state()">{{ words() }}</p>`,
+  template: `
+    <p role="status" [class]="state()">{{ words() }}</p>
+    @if (state() === "reconnecting") {
+      <button type="button" class="quiet" (click)="retried.emit()">Try now</button>
+    }
+  `,
   styles: `
+    :host {
+      display: flex;
+      flex-wrap: wrap;
+      align-items: center;
+      gap: 0 0.5rem;
+    }
     p {
       display: flex;
       align-items: baseline;
@@ -49,6 +60,8 @@ import { CONNECTION_WORDS } from "../tidings";
 export class Connection {
   /** How it stands. */
   readonly state = input.required<ConnectionState>();
+  /** Somebody does not want to wait. */
+  readonly retried = output<void>();
 
   protected readonly words = computed(() => CONNECTION_WORDS[this.state()]);
 }

@@ -2,7 +2,7 @@
 // waiting helps, and that notifications may be missing.
 
 import { Component, computed, inject } from "@angular/core";
-import { GAP_WORDS, Notifications, problemWords } from "../tidings";
+import { GAP_WORDS, Notifications, problemWords, type ProblemWords } from "../tidings";
 import { Announcer } from "./announcer";
 
 /** The notices, if there are any. */
@@ -38,12 +38,13 @@ export class Notices {
   protected readonly notifications = inject(Notifications);
   readonly #announcer = inject(Announcer);
 
+  /** While there is a list and waiting helps, the words beside the bell are enough: nothing has to jump. */
   protected readonly problem = computed(() => {
     const problem = this.notifications.problem();
-    return problem && problemWords(problem);
+    const words = problem && problemWords(problem);
+    return words && (this.#hopeless(words) || !this.notifications.loaded()) ? words : undefined;
   });
-  /** Waiting alone will not help. */
-  protected readonly serious = computed(() => this.problem()?.setting !== undefined || this.notifications.connection() === "failed");
+  protected readonly serious = computed(() => this.#hopeless(this.problem()));
   protected readonly gap = computed(() => {
     const gap = this.notifications.gap();
     return gap && GAP_WORDS[gap.reason];
@@ -54,6 +55,11 @@ export class Notices {
     if (problem) return `${problem.title}. ${problem.detail} ${problem.setting ?? ""}`;
     return this.gap() ? `Some notifications may be missing. ${this.gap()}` : "";
   });
+
+  /** Waiting alone will not help. */
+  #hopeless(words: ProblemWords | undefined): boolean {
+    return words !== undefined && (words.setting !== undefined || this.notifications.connection() === "failed");
+  }
 
   protected async copy(setting: string): Promise<void> {
     await navigator.clipboard.writeText(setting);

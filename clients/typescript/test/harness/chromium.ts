@@ -34,7 +34,11 @@ export class Chromium {
     private readonly browser: Browser,
   ) {}
 
-  static async start(): Promise<Chromium> {
+  /**
+   * By default only the tab in front is visible, as for a person, and the others can be frozen. With
+   * `allVisible` each tab is like one in a window of its own.
+   */
+  static async start({ allVisible = false } = {}): Promise<Chromium> {
     const folder = mkdtempSync(join(tmpdir(), "tidings-browser-"));
     const program = spawn(executablePath as string, [...ARGUMENTS, `--user-data-dir=${folder}`, "about:blank"], {
       stdio: ["ignore", "ignore", "pipe"],
@@ -49,9 +53,9 @@ export class Chromium {
       });
       program.once("exit", (code) => reject(new Error(`Chromium ended with ${code}: ${said}`)));
     });
-    // Without its defaults, which make every tab look visible; and what is visible is never frozen.
     const endpoint = await within(address, "Chromium's start", 60_000);
-    return new Chromium(program, folder, await chromium.connectOverCDP(endpoint, { noDefaults: true }));
+    // Playwright's defaults make every tab look visible; and what is visible is never frozen.
+    return new Chromium(program, folder, await chromium.connectOverCDP(endpoint, { noDefaults: !allVisible }));
   }
 
   get context(): BrowserContext {
