@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { describe, summary } from "../src/app/describe";
+import { describe, headed, summary } from "../src/app/describe";
 
 test("text is text, and an event is a headline", () => {
   assert.deepEqual(describe({ event: null, data: "Hello" }), { text: "Hello", facts: [] });
@@ -35,4 +35,12 @@ test("a summary is one line of a bounded length, and cuts no character in two", 
   const long = summary({ event: null, data: "😀".repeat(200) }, 10);
   assert.equal([...long].length, 10);
   assert.match(long, /^(😀){9}…$/u);
+});
+
+test("a headline is always there, and nothing is said twice", () => {
+  assert.deepEqual(headed({ event: null, data: "Hello" }), { heading: "Hello", from: undefined, text: undefined, facts: [] });
+  assert.deepEqual(headed({ event: null, data: { from: "Bob", text: "Hi" } }), { heading: "Bob", from: undefined, text: "Hi", facts: [] });
+  assert.equal(headed({ event: "chat.message", data: { from: "Bob" } }).from, "Bob");
+  const long = "x".repeat(500);
+  assert.equal(headed({ event: null, data: long }).text, long, "what the headline cuts off");
 });

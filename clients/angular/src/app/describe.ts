@@ -15,6 +15,18 @@ export interface Described {
   facts: [name: string, value: string][];
 }
 
+/** The same with a headline always, and nothing said twice. */
+export interface Headed {
+  /** The title; of those that have none the name, else the beginning. */
+  heading: string;
+  /** Who it is from, unless that is the heading. */
+  from?: string | undefined;
+  /** What it says, unless that is the heading. */
+  text?: string | undefined;
+  /** Whatever else it has. */
+  facts: Described["facts"];
+}
+
 const NAMES: Record<"from" | "title" | "text", readonly string[]> = {
   from: ["from", "author", "sender"],
   title: ["title", "subject"],
@@ -37,7 +49,14 @@ export function describe({ event, data }: Pick<Notification, "event" | "data">):
   return described;
 }
 
-/** The same in one line, at most so long, for those who listen. */
+/** For a list or a toast. */
+export function headed(notification: Pick<Notification, "event" | "data">): Headed {
+  const { from, title, text, facts } = describe(notification);
+  const heading = title ?? from ?? summary(notification);
+  return { heading, from: title ? from : undefined, text: text === heading ? undefined : text, facts };
+}
+
+/** In one line, at most so long, for those who listen. */
 export function summary(notification: Pick<Notification, "event" | "data">, longest = 120): string {
   const { from, title, text, facts } = describe(notification);
   const said = [from, title, text].filter(Boolean);

@@ -5,7 +5,7 @@ import { Component, computed, inject, input, output, signal } from "@angular/cor
 import type { Mark } from "@tidings/client";
 import type { Item } from "../tidings";
 import { Age } from "./age";
-import { describe, summary } from "./describe";
+import { headed, summary } from "./describe";
 
 const LONG = 420; // characters, of which about six lines are shown at first
 
@@ -16,18 +16,18 @@ const LONG = 420; // characters, of which about six lines are shown at first
   template: `
     <article [id]="item().id" tabindex="-1" [class.unread]="!item().read" [attr.aria-labelledby]="item().id + '-title'">
       <header>
-        <h3 [id]="item().id + '-title'">
+        <h3 [id]="item().id + '-title'" dir="auto">
           @if (!item().read) {
-            <span class="visually-hidden">Unread: </span>
+            <span class="visually-hidden" dir="ltr">Unread:&ngsp;</span>
           }
-          <span dir="auto">{{ heading() }}</span>
+          <span class="heading">{{ said().heading }}</span>
+          @if (said().from; as from) {
+            <span class="from" dir="ltr">&ngsp;from <bdi>{{ from }}</bdi></span>
+          }
         </h3>
         <time [attr.datetime]="item().created_at" [title]="age.exact(item().created_at)">{{ age.of(item().created_at) }}</time>
       </header>
-      @if (by(); as from) {
-        <p class="muted from">from <bdi>{{ from }}</bdi></p>
-      }
-      @if (text(); as text) {
+      @if (said().text; as text) {
         <p class="text" dir="auto" [class.clamped]="long() && !whole()">{{ text }}</p>
       }
       @if (said().facts.length) {
@@ -66,13 +66,9 @@ export class ListItem {
   /** Somebody wants it marked so. */
   readonly marked = output<Mark>();
 
-  protected readonly said = computed(() => describe(this.item()));
+  protected readonly said = computed(() => headed(this.item()));
   protected readonly line = computed(() => summary(this.item(), 60));
-  /** A headline; of those that have none the name, else the beginning. */
-  protected readonly heading = computed(() => this.said().title ?? this.said().from ?? this.line());
-  protected readonly by = computed(() => (this.said().title ? this.said().from : undefined));
-  protected readonly text = computed(() => (this.heading() === this.said().text ? undefined : this.said().text));
-  protected readonly long = computed(() => (this.text()?.length ?? 0) > LONG);
+  protected readonly long = computed(() => (this.said().text?.length ?? 0) > LONG);
   protected readonly whole = signal(false);
   protected readonly whom = computed(() => {
     const { audience } = this.item();

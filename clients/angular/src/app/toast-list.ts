@@ -22,7 +22,12 @@ import { Toasts, type Toast } from "./toasts";
       @for (toast of toasts.shown(); track toast.key) {
         <div class="toast" [class.wrong]="!toast.id">
           <div class="words">
-            <strong dir="auto">{{ toast.title }}</strong>
+            <p class="title" dir="auto">
+              <strong>{{ toast.title }}</strong>
+              @if (toast.from; as from) {
+                <bdi class="muted">{{ from }}</bdi>
+              }
+            </p>
             @if (toast.text) {
               <p dir="auto">{{ toast.text }}</p>
             }

@@ -5,7 +5,7 @@ import { inject, Injectable, signal } from "@angular/core";
 import { TidingsError, type Notification } from "@tidings/client";
 import { problemWords } from "../tidings";
 import { Announcer } from "./announcer";
-import { describe, summary } from "./describe";
+import { headed, summary } from "./describe";
 
 /** One of them. */
 export interface Toast {
@@ -13,6 +13,8 @@ export interface Toast {
   key: number;
   /** A headline. */
   title: string;
+  /** Who it is from. */
+  from?: string | undefined;
   /** More. */
   text?: string | undefined;
   /** The notification that arrived; without it, something went wrong. */
@@ -41,9 +43,9 @@ export class Toasts {
 
   /** A notification came. */
   arrived(notification: Notification): void {
-    const { from, title, text } = describe(notification);
-    const { id } = notification;
-    this.#add({ title: title ?? from ?? "New notification", text: text ?? summary(notification), id });
+    const { heading, from, text, facts } = headed(notification);
+    const more = text ?? facts.map((fact) => fact.join(": ")).join(", ");
+    this.#add({ title: heading, from, text: more, id: notification.id });
     if (this.#arrived.push(notification) === 1) setTimeout(() => this.#announce(), TOGETHER);
   }
 

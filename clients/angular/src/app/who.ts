@@ -11,7 +11,7 @@ import type { Place } from "./place";
       <h2 id="who-title">{{ settled() ? "Showing" : "Whose notifications?" }}</h2>
       @if (settled()) {
         <p class="who">
-          <bdi>{{ place().user }}</bdi> <span class="muted">in</span> <bdi>{{ place().app }}</bdi>
+          <bdi>{{ place().user }}</bdi><span class="muted">&ngsp;in&ngsp;</span><bdi>{{ place().app }}</bdi>
         </p>
         <p class="muted where">{{ place().url }}</p>
         <button type="button" (click)="edit()">Change</button>

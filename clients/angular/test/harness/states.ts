@@ -49,7 +49,7 @@ async function list(setting: Setting, view: View): Promise<Window> {
   await window.unread(3);
   // Nobody points at anything.
   await window.page.mouse.move(0, 0);
-  await window.page.evaluate(() => (document.activeElement as HTMLElement).blur());
+  await window.page.evaluate(() => ((document.activeElement as HTMLElement).blur(), scrollTo(0, 0)));
   return window;
 }
 
@@ -102,9 +102,9 @@ export const STATES: State[] = [
   {
     name: "gap",
     async reach(setting, world, view) {
-      const window = await list(setting, view);
       const other = await world.other();
-      await sendAll({ ...setting, server: other }, WORDS.slice(3));
+      await sendAll({ ...setting, server: other }, WORDS.slice(3)); // before the others, which it never had
+      const window = await list(setting, view);
       setting.replace(other);
       await window.page.getByRole("heading", { name: "Some notifications may be missing" }).waitFor();
       await window.live();
@@ -115,7 +115,7 @@ export const STATES: State[] = [
     name: "failed-send",
     async reach(setting, _, view) {
       const window = await list(setting, view);
-      await window.page.getByLabel("Message").fill("Will this arrive?");
+      await window.page.getByRole("textbox", { name: "Message" }).fill("Will this arrive?");
       setting.proxy.break();
       await window.button(/^Send$/).click();
       await window.page.getByText("This was not sent").first().waitFor();
