@@ -136,7 +136,7 @@ test("a window that is opened while the server is away fills when it comes", { s
   const { open, server, to, proxy } = await world.setting(t);
   proxy.break();
   const window = await open();
-  await window.says("Reconnecting. Nothing will be lost.");
+  await window.says("Waiting for the server…");
   await window.page.getByText("The server cannot be reached").first().waitFor();
   const sent = await server.sendMany(to, 2);
   proxy.mend();
@@ -214,4 +214,47 @@ test("many at once are few toasts and one announcement, and none moves for who w
   await window.announces("new notifications");
   await window.page.keyboard.press("Escape");
   assert.equal(await toasts.count(), 0);
+});
+
+test("what is sent from the page arrives once, however often it had to be tried", { skip }, async (t) => {
+  const { open, server, to, proxy } = await world.setting(t);
+  const window = await open();
+  await window.live();
+  const message = window.page.getByRole("textbox", { name: "Message" });
+  await message.fill(`{"title": "Hello", "text": "to myself"}`);
+  await window.page.getByRole("textbox", { name: "Event" }).fill("greeting");
+  proxy.hold(); // what is sent arrives, and the answer does not
+  await message.press("Control+Enter");
+  await window.button("Sending…").waitFor();
+  await stored(1);
+  proxy.break();
+  await window.page.locator(".toast", { hasText: "The server did not confirm this" }).waitFor();
+  assert.equal(await message.inputValue(), `{"title": "Hello", "text": "to myself"}`, "what was written is kept");
+  proxy.mend();
+  await message.press("Control+Enter");
+  await window.announces("Sent");
+  assert.equal(await message.inputValue(), "");
+  await stored(1);
+  await window.shows(await server.stored(to));
+  assert.equal(await window.page.locator("article .heading").textContent(), "Hello");
+
+  async function stored(count: number): Promise<void> {
+    const deadline = performance.now() + 20_000;
+    while ((await server.stored(to)).length < count && performance.now() < deadline);
+    assert.equal((await server.stored(to)).length, count);
+  }
+});
+
+test("names and texts are laid out in their own direction, whatever is around them", { skip }, async (t) => {
+  const { open, server, to } = await world.setting(t, { user: "נועה" });
+  const hebrew = await server.send(to, { from: "דנה", title: "שלום Ada!", text: "המסמך README.md מוכן?" });
+  const latin = await server.send(to, { from: "סלמה", title: "Hello!", text: "Ready?" });
+  const window = await open();
+  await window.shows([latin.id, hebrew.id]);
+  const directions = (id: string) =>
+    window.item(id).locator("h3, .text").evaluateAll((all) => all.map((element) => getComputedStyle(element).direction));
+  assert.deepEqual(await directions(hebrew.id), ["rtl", "rtl"]);
+  assert.deepEqual(await directions(latin.id), ["ltr", "ltr"]);
+  assert.equal(await window.item(latin.id).locator("bdi").textContent(), "סלמה");
+  assert.equal(await window.page.locator("app-who bdi").first().textContent(), "נועה");
 });

@@ -1,7 +1,7 @@
 // The page: who, a bell, how it stands, the list, and a form to send. Everything that happens to
 // notifications is in the service; this puts the parts together.
 
-import { Component, computed, DestroyRef, effect, inject, signal, viewChild } from "@angular/core";
+import { Component, computed, DestroyRef, effect, ElementRef, inject, signal, viewChild } from "@angular/core";
 import { takeUntilDestroyed } from "@angular/core/rxjs-interop";
 import { Title } from "@angular/platform-browser";
 import { Notifications } from "../tidings";
@@ -27,9 +27,9 @@ import { Who } from "./who";
     <header>
       <div class="inner">
         <h1>Tidings</h1>
-        <app-connection [state]="notifications.connection()" (retried)="notifications.retry()" />
+        <app-connection [state]="notifications.connection()" [before]="notifications.loaded()" (retried)="notifications.retry()" />
         @if (connected()) {
-          <app-bell [unread]="unread()" (pressed)="list()?.showUnread()" />
+          <app-bell [unread]="notifications.counts()?.unread" (pressed)="list()?.showUnread()" />
         }
       </div>
     </header>
@@ -59,6 +59,7 @@ import { Who } from "./who";
 export class App {
   protected readonly notifications = inject(Notifications);
   protected readonly list = viewChild(List);
+  protected readonly welcome = viewChild<ElementRef<HTMLElement>>("welcome");
   protected readonly place = signal<Place>(placeOfPage());
   protected readonly problem = signal<string | undefined>(undefined);
   protected readonly connected = computed(() => this.notifications.options() !== undefined);
@@ -69,7 +70,7 @@ export class App {
     const title = inject(Title);
     this.notifications.arrivals.pipe(takeUntilDestroyed(inject(DestroyRef))).subscribe((notification) => toasts.arrived(notification));
     effect(() => title.setTitle(this.unread() ? `(${this.unread()}) Tidings` : "Tidings"));
-    keepFocus(() => this.list());
+    keepFocus((options) => this.#focus(options));
     const { app, user } = this.place();
     if (app && user) this.connect(this.place());
   }
@@ -89,6 +90,11 @@ export class App {
 
   protected skip(event: Event): void {
     event.preventDefault(); // the address stays as it is
-    this.list()?.focus();
+    this.#focus();
+  }
+
+  /** On the heading of what the page is about. */
+  #focus(options?: FocusOptions): void {
+    (this.list() ?? this.welcome()?.nativeElement)?.focus(options);
   }
 }

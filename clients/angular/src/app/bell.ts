@@ -43,11 +43,15 @@ const MOST = 99; // that a badge has room for
   `,
 })
 export class Bell {
-  /** How many are unread. */
-  readonly unread = input.required<number>();
+  /** How many are unread, once that is known. */
+  readonly unread = input.required<number | undefined>();
   /** Somebody wants to see them. */
   readonly pressed = output<void>();
 
-  protected readonly shown = computed(() => (this.unread() > MOST ? `${MOST}+` : this.unread()));
-  protected readonly label = computed(() => (this.unread() ? `${this.unread()} unread: go to the newest` : "No unread notifications"));
+  protected readonly shown = computed(() => ((this.unread() ?? 0) > MOST ? `${MOST}+` : this.unread()));
+  protected readonly label = computed(() => {
+    const unread = this.unread();
+    if (unread === undefined) return "Go to the notifications";
+    return unread ? `${unread} unread: go to the newest` : "No unread notifications";
+  });
 }

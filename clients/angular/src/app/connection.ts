@@ -9,7 +9,7 @@ import { CONNECTION_WORDS } from "../tidings";
   selector: "app-connection",
   template: `
     <p role="status" [class]="state()">{{ words() }}</p>
-    @if (state() === "reconnecting") {
+    @if (state() === "reconnecting" && before()) {
       <button type="button" class="quiet" (click)="retried.emit()">Try now</button>
     }
   `,
@@ -60,8 +60,12 @@ import { CONNECTION_WORDS } from "../tidings";
 export class Connection {
   /** How it stands. */
   readonly state = input.required<ConnectionState>();
+  /** Whether it was there before; if not, nothing comes back, and a notice says more. */
+  readonly before = input.required<boolean>();
   /** Somebody does not want to wait. */
   readonly retried = output<void>();
 
-  protected readonly words = computed(() => CONNECTION_WORDS[this.state()]);
+  protected readonly words = computed(() =>
+    this.state() === "reconnecting" && !this.before() ? "Waiting for the server…" : CONNECTION_WORDS[this.state()],
+  );
 }

@@ -17,7 +17,7 @@ export interface Described {
 
 /** The same with a headline always, and nothing said twice. */
 export interface Headed {
-  /** The title; of those that have none the name, else the beginning. */
+  /** The title; of those that have none the name, and of those the text if it is short enough. */
   heading: string;
   /** Who it is from, unless that is the heading. */
   from?: string | undefined;
@@ -26,6 +26,8 @@ export interface Headed {
   /** Whatever else it has. */
   facts: Described["facts"];
 }
+
+const LONGEST = 120; // characters of a line
 
 const NAMES: Record<"from" | "title" | "text", readonly string[]> = {
   from: ["from", "author", "sender"],
@@ -52,12 +54,13 @@ export function describe({ event, data }: Pick<Notification, "event" | "data">):
 /** For a list or a toast. */
 export function headed(notification: Pick<Notification, "event" | "data">): Headed {
   const { from, title, text, facts } = describe(notification);
-  const heading = title ?? from ?? summary(notification);
+  const short = text === undefined || text.length <= LONGEST ? summary(notification) : "Message";
+  const heading = title ?? from ?? short;
   return { heading, from: title ? from : undefined, text: text === heading ? undefined : text, facts };
 }
 
 /** In one line, at most so long, for those who listen. */
-export function summary(notification: Pick<Notification, "event" | "data">, longest = 120): string {
+export function summary(notification: Pick<Notification, "event" | "data">, longest = LONGEST): string {
   const { from, title, text, facts } = describe(notification);
   const said = [from, title, text].filter(Boolean);
   const line = (said.length ? said : facts.flat()).join(": ");

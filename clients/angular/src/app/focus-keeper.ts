@@ -3,13 +3,13 @@
 
 import { afterEveryRender } from "@angular/core";
 
-/** From now on, focus that is lost by a removal goes to `home`, without scrolling there. */
-export function keepFocus(home: () => { focus(options: FocusOptions): void } | undefined): void {
+/** From now on, when a removal loses the focus, `goHome` is asked to put it somewhere, without scrolling. */
+export function keepFocus(goHome: (options: FocusOptions) => void): void {
   let last: Node | null = null;
   document.addEventListener("focusin", ({ target }) => (last = target as Node));
   afterEveryRender(() => {
     if (!last || last.isConnected || document.activeElement !== document.body) return;
     last = null;
-    home()?.focus({ preventScroll: true });
+    goHome({ preventScroll: true });
   });
 }

@@ -15,8 +15,8 @@ const LONG = 420; // characters, of which about six lines are shown at first
   styleUrl: "./item.css",
   template: `
     <article [id]="item().id" tabindex="-1" [class.unread]="!item().read" [attr.aria-labelledby]="item().id + '-title'">
-      <header>
-        <h3 [id]="item().id + '-title'" dir="auto">
+      <header dir="auto">
+        <h3 [id]="item().id + '-title'">
           @if (!item().read) {
             <span class="visually-hidden" dir="ltr">Unread:&ngsp;</span>
           }
@@ -25,7 +25,7 @@ const LONG = 420; // characters, of which about six lines are shown at first
             <span class="from" dir="ltr">&ngsp;from <bdi>{{ from }}</bdi></span>
           }
         </h3>
-        <time [attr.datetime]="item().created_at" [title]="age.exact(item().created_at)">{{ age.of(item().created_at) }}</time>
+        <time dir="ltr" [attr.datetime]="item().created_at" [title]="age.exact(item().created_at)">{{ age.of(item().created_at) }}</time>
       </header>
       @if (said().text; as text) {
         <p class="text" dir="auto" [class.clamped]="long() && !whole()">{{ text }}</p>

@@ -2,7 +2,7 @@
 // same until what was written is stored, or is changed.
 
 import { Component, inject, input, signal } from "@angular/core";
-import type { Audience, NewNotification } from "@tidings/client";
+import { TidingsError, type Audience, type NewNotification } from "@tidings/client";
 import { Notifications } from "../tidings";
 import { Announcer } from "./announcer";
 import { Toasts } from "./toasts";
@@ -69,13 +69,19 @@ export class Send {
     try {
       await this.#notifications.send(notificationOf(fields), to, { idempotencyKey: this.#keyFor(JSON.stringify(fields)) });
       this.#tried = "";
-      form.querySelector("textarea")?.form?.reset();
+      form.reset();
       this.#announcer.say("Sent");
     } catch (error) {
-      this.#toasts.failed("This was not sent", error);
+      this.#failed(error);
     } finally {
       this.sending.set(false);
     }
+  }
+
+  #failed(error: unknown): void {
+    const unknown = error instanceof TidingsError && ["unreachable", "outcome-unknown"].includes(error.slug);
+    if (unknown) this.#toasts.wrong("The server did not confirm this", "Send it again when the connection is back: it is not sent twice.");
+    else this.#toasts.failed("This was not sent", error);
   }
 
   #keyFor(fields: string): string {

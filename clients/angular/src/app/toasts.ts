@@ -49,10 +49,13 @@ export class Toasts {
     if (this.#arrived.push(notification) === 1) setTimeout(() => this.#announce(), TOGETHER);
   }
 
-  /** Something that the person asked for did not work. */
+  /** Something that the person asked for was refused, or did not get through. */
   failed(title: string, error: unknown): void {
-    const words = error instanceof TidingsError ? problemWords(error.problem) : undefined;
-    const text = words ? `${words.title}. ${words.detail} ${words.setting ?? ""}`.trim() : String(error);
+    this.wrong(title, error instanceof TidingsError ? reason(error) : String(error));
+  }
+
+  /** Something is wrong, in words of the caller's. */
+  wrong(title: string, text: string): void {
     this.#add({ title, text });
     this.#announcer.say(`${title}. ${text}`);
   }
@@ -103,4 +106,11 @@ export class Toasts {
     this.#arrived = [];
     if (first) this.#announcer.say(more.length ? `${more.length + 1} new notifications` : `New notification: ${summary(first)}`);
   }
+}
+
+/** Unlike a connection, what a person asks for is not asked for again and again. */
+function reason({ slug, problem }: TidingsError): string {
+  if (slug === "unreachable") return "The server cannot be reached. Try again when the connection is back.";
+  const { title, detail, setting = "" } = problemWords(problem);
+  return `${title}. ${detail} ${setting}`.trim();
 }

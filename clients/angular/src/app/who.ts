@@ -8,13 +8,15 @@ import type { Place } from "./place";
   selector: "app-who",
   template: `
     <section class="card" aria-labelledby="who-title">
-      <h2 id="who-title">{{ settled() ? "Showing" : "Whose notifications?" }}</h2>
+      <h2 id="who-title" [class.visually-hidden]="settled()">{{ settled() ? "Showing" : "Whose notifications?" }}</h2>
       @if (settled()) {
-        <p class="who">
-          <bdi>{{ place().user }}</bdi><span class="muted">&ngsp;in&ngsp;</span><bdi>{{ place().app }}</bdi>
-        </p>
-        <p class="muted where">{{ place().url }}</p>
-        <button type="button" (click)="edit()">Change</button>
+        <div class="settled">
+          <p class="who">
+            <bdi>{{ place().user }}</bdi><span class="muted">&ngsp;in&ngsp;</span><bdi>{{ place().app }}</bdi>
+            <span class="where muted">{{ place().url }}</span>
+          </p>
+          <button type="button" class="quiet" (click)="edit()">Change</button>
+        </div>
       } @else {
         <form (submit)="submit($event)">
           <label>App <input #first name="app" dir="auto" required maxlength="128" autocomplete="off" [value]="place().app" /></label>
@@ -48,15 +50,24 @@ import type { Place } from "./place";
     </section>
   `,
   styles: `
+    .settled {
+      display: flex;
+      gap: 0.5rem;
+      align-items: start;
+      justify-content: space-between;
+    }
+    .settled button {
+      margin: -0.25rem -0.5rem;
+    }
     .who {
+      min-inline-size: 0;
       margin: 0;
-      font-size: 1.125rem;
       overflow-wrap: anywhere;
     }
     .where {
-      margin: 0.125rem 0 0.75rem;
+      display: block;
+      margin-block-start: 0.125rem;
       font-size: 0.875rem;
-      overflow-wrap: anywhere;
     }
   `,
 })

@@ -118,12 +118,13 @@ export const STATES: State[] = [
       await window.page.getByRole("textbox", { name: "Message" }).fill("Will this arrive?");
       setting.proxy.break();
       await window.button(/^Send$/).click();
-      await window.page.getByText("This was not sent").first().waitFor();
+      await window.page.locator(".toast", { hasText: "The server did not confirm this" }).waitFor();
       return window;
     },
   },
   {
     name: "long-texts",
+    view: { width: 1080, height: 720 },
     async reach(setting, _, view) {
       await sendAll(setting, [
         [{ title: "Short", text: "A neighbour of ordinary size." }],
