@@ -23,7 +23,7 @@ import { Who } from "./who";
   imports: [Announcements, Bell, Connection, List, Notices, Send, ToastList, Who],
   styleUrl: "./app.css",
   template: `
-    <a class="skip" href="#list-title" (click)="skip($event)">Skip to the notifications</a>
+    <a class="skip" href="#content" (click)="skip($event)">Skip to the notifications</a>
     <header>
       <div class="inner">
         <h1>Tidings</h1>
@@ -40,7 +40,7 @@ import { Who } from "./who";
           <app-send [user]="place().user" />
         }
       </aside>
-      <main>
+      <main id="content" tabindex="-1">
         <app-notices />
         @if (connected()) {
           <app-list [user]="place().user" />

@@ -103,11 +103,16 @@ export class List {
   protected async mark(item: Item, mark: Mark): Promise<void> {
     const shown = this.shown();
     const index = shown.indexOf(item);
-    const next = mark === "archived" ? (shown[index + 1] ?? shown[index - 1]) : undefined;
+    const focused = this.#article(item.id)?.contains(document.activeElement);
+    const next = focused && mark === "archived" ? (shown[index + 1] ?? shown[index - 1]) : undefined;
     await this.#did(SAID[mark], this.notifications.mark(mark, [item.id]));
-    // The next one's button in place of the one that went, so that several can be archived in a row.
-    const lost = () => document.activeElement === document.body && this.#article(next?.id ?? "")?.querySelector<HTMLElement>(".archive")?.focus();
-    if (next) afterNextRender(lost, { injector: this.#injector });
+    if (next) afterNextRender(() => this.#archiveNext(next.id), { injector: this.#injector });
+  }
+
+  /** To the next one's button, so that several can be archived in a row; unless somebody has gone on. */
+  #archiveNext(id: string): void {
+    const lost = [document.body, this.heading().nativeElement].includes(document.activeElement as HTMLElement);
+    if (lost) this.#article(id)?.querySelector<HTMLElement>(".archive")?.focus();
   }
 
   protected async markAll(): Promise<void> {

@@ -14,7 +14,7 @@ import { Announcer } from "./announcer";
         <h2 id="problem-title">{{ problem.title }}</h2>
         <p>{{ problem.detail }}</p>
         @if (problem.setting; as setting) {
-          <p><code tabindex="0" role="group" aria-label="The setting">{{ setting }}</code></p>
+          <p><code tabindex="0" role="group" aria-label="The setting">{{ setting.split("=")[0] }}=<wbr />{{ setting.split("=")[1] }}</code></p>
         }
         <div class="row">
           <button type="button" (click)="notifications.retry()">Try again now</button>
