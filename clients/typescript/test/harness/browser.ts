@@ -1,35 +1,16 @@
-// A real Chromium, with pages of an origin of their own.
+// Tabs of a real Chromium, with pages of an origin of their own.
 
 import { build } from "esbuild";
-import { spawn, type ChildProcess } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { createServer, type Server as HttpServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
-import { chromium, type Browser as Chromium, type BrowserContext, type Page } from "playwright-core";
+import { resolve } from "node:path";
+import type { BrowserContext, Page } from "playwright-core";
 import type { Problem } from "@tidings/client";
 import type { Start } from "../page/page.js";
-import { missing } from "./server.js";
+import { Chromium } from "./chromium.js";
 import { Seen, within } from "./wait.js";
 
-const candidates = [process.env["CHROMIUM"], "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
-const executablePath = candidates.find((path): path is string => Boolean(path) && existsSync(path as string));
-
-/** For `test(…, { skip })`: false if there is a browser, else why not. */
-export const noBrowser = missing(executablePath ? undefined : "no Chromium: install it, or name its program in CHROMIUM");
-
-const ARGUMENTS = [
-  "--headless",
-  "--remote-debugging-port=0",
-  "--no-sandbox", // tests can run as root
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
+export { noBrowser } from "./chromium.js";
 
 const root = resolve(import.meta.dirname, "../..");
 
@@ -108,37 +89,19 @@ export class BrowserTab {
   }
 }
 
-/** A browser with one profile, whose tabs see the same storage, locks and channels. */
+/** A browser, and the pages that its tabs open. */
 export class Browser {
   private constructor(
-    private readonly program: ChildProcess,
-    private readonly folder: string,
     private readonly chromium: Chromium,
     private readonly pages: Pages,
   ) {}
 
   static async start(pages: Pages): Promise<Browser> {
-    const folder = mkdtempSync(join(tmpdir(), "tidings-browser-"));
-    const program = spawn(executablePath as string, [...ARGUMENTS, `--user-data-dir=${folder}`, "about:blank"], {
-      stdio: ["ignore", "ignore", "pipe"],
-    });
-    process.once("exit", () => program.kill());
-    const address = new Promise<string>((resolve, reject) => {
-      let said = "";
-      program.stderr?.on("data", (chunk: Buffer) => {
-        said += chunk.toString();
-        const found = /DevTools listening on (ws:\S+)/.exec(said);
-        if (found?.[1]) resolve(found[1]);
-      });
-      program.once("exit", (code) => reject(new Error(`Chromium ended with ${code}: ${said}`)));
-    });
-    // Without its defaults, which make every tab look visible; and what is visible is never frozen.
-    const endpoint = await within(address, "Chromium's start", 60_000);
-    return new Browser(program, folder, await chromium.connectOverCDP(endpoint, { noDefaults: true }), pages);
+    return new Browser(await Chromium.start(), pages);
   }
 
   get context(): BrowserContext {
-    return this.chromium.contexts()[0] as BrowserContext;
+    return this.chromium.context;
   }
 
   /** Opens a tab, which becomes the visible one, and subscribes in it. */
@@ -158,12 +121,7 @@ export class Browser {
     return tab;
   }
 
-  async stop(): Promise<void> {
-    const gone = new Promise((resolve) => this.program.once("exit", resolve));
-    const devtools = await this.chromium.newBrowserCDPSession();
-    await devtools.send("Browser.close").catch(() => {}); // its end can come before the answer
-    await within(gone, "Chromium's end");
-    // The last of its processes may still be writing.
-    rmSync(this.folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+  stop(): Promise<void> {
+    return this.chromium.stop();
   }
 }

@@ -7,7 +7,9 @@ import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { within } from "./wait.js";
 
-const root = resolve(import.meta.dirname, "../../../..");
+// Looked for, because other clients' tests use this too and are compiled to elsewhere.
+let root = import.meta.dirname;
+while (!existsSync(join(root, "Cargo.toml")) && root !== resolve(root, "..")) root = resolve(root, "..");
 const candidates = [process.env["TIDINGS_BIN"], join(root, "target/release/tidings"), join(root, "target/debug/tidings")];
 const binary = candidates.find((path): path is string => Boolean(path) && existsSync(path as string));
 

@@ -1,0 +1,57 @@
+// Asking until there is an answer. The package does that for streams; a history that is asked for
+// before or beside a stream needs the same, or a page that is opened while the server is away stays empty.
+
+import { TidingsError, type Problem } from "@tidings/client";
+
+const FIRST = 1_000; // ms
+const LONGEST = 30_000; // ms, as the package does
+
+/** Waiting to ask again, which somebody who knows better can cut short. */
+export class Retry {
+  #wake = () => {};
+
+  /** Asks again at once. */
+  now(): void {
+    this.#wake();
+  }
+
+  /** The first answer; a refusal that asking again does not mend, and an abort, are thrown. */
+  async until<T>(ask: () => Promise<T>, signal: AbortSignal, failed: (problem: Problem) => void): Promise<T> {
+    for (let failures = 0; ; failures++) {
+      try {
+        return await ask();
+      } catch (error) {
+        if (signal.aborted || !(error instanceof TidingsError) || isFinal(error)) throw error;
+        failed(error.problem);
+        await this.#pause(Math.max(delay(failures), (error.retryAfterSeconds ?? 0) * 1000), signal);
+      }
+      signal.throwIfAborted();
+    }
+  }
+
+  #pause(ms: number, signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = () => {
+        clearTimeout(timer);
+        globalThis.removeEventListener?.("online", wake);
+        signal.removeEventListener("abort", wake);
+        resolve();
+      };
+      const timer = setTimeout(wake, ms);
+      globalThis.addEventListener?.("online", wake);
+      signal.addEventListener("abort", wake);
+      this.#wake = wake;
+    });
+  }
+}
+
+/** Doubled with each failure, and up to half as much again, so that clients spread. */
+function delay(failures: number): number {
+  return Math.min(FIRST * 2 ** failures, LONGEST) * (1 + Math.random() / 2);
+}
+
+/** Tidings itself asks for a change; a 4xx of something in between passes, as during a deployment. */
+function isFinal({ problem, status }: TidingsError): boolean {
+  const clients = status >= 400 && status < 500 && status !== 408 && status !== 429;
+  return problem.type.startsWith("urn:tidings:problem:") && (clients || status === 501);
+}

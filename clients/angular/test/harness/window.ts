@@ -1,0 +1,118 @@
+// One window of the application, seen as a person sees it: by words, roles and the focus.
+
+import assert from "node:assert/strict";
+import type { BrowserContext, Locator, Page } from "playwright-core";
+
+const DEADLINE = 20_000; // ms; generous, because machines that test are slow
+
+export interface View {
+  width?: number;
+  height?: number;
+  dark?: boolean;
+  calm?: boolean;
+}
+
+export class Window {
+  /** What the page wrote to the console as an error, besides failed requests, and what it threw. */
+  readonly errors: string[] = [];
+
+  private constructor(readonly page: Page) {}
+
+  static async open(context: BrowserContext, address: string, view: View = {}): Promise<Window> {
+    const page = await context.newPage();
+    page.setDefaultTimeout(DEADLINE);
+    const window = new Window(page);
+    page.on("pageerror", (error) => window.errors.push(String(error)));
+    await window.view(view);
+    await page.goto(address);
+    return window;
+  }
+
+  /** Size and preferences. */
+  async view({ width = 1280, height = 800, dark = false, calm = false }: View): Promise<void> {
+    await this.page.setViewportSize({ width, height });
+    await this.page.emulateMedia({ colorScheme: dark ? "dark" : "light", reducedMotion: calm ? "reduce" : "no-preference" });
+  }
+
+  /** Ids in the list, from top to bottom. */
+  ids(): Promise<string[]> {
+    return this.page.locator("article").evaluateAll((all) => all.map(({ id }) => id));
+  }
+
+  item(id: string): Locator {
+    return this.page.locator(`[id="${id}"]`);
+  }
+
+  button(name: string | RegExp): Locator {
+    return this.page.getByRole("button", { name });
+  }
+
+  /** This one comes to be on top. */
+  async newest(id: string): Promise<void> {
+    await this.page.waitForFunction((id) => document.querySelector("article")?.id === id, id);
+  }
+
+  /** The list is exactly this, newest first, as soon as the newest is there. */
+  async shows(ids: readonly string[]): Promise<void> {
+    if (ids[0]) await this.newest(ids[0]);
+    assert.deepEqual(await this.ids(), ids);
+  }
+
+  /** How the connection stands becomes this. */
+  async says(words: string): Promise<void> {
+    await this.page.locator("app-connection", { hasText: words }).waitFor();
+  }
+
+  async live(): Promise<void> {
+    await this.says("Up to date");
+  }
+
+  /** The bell's number becomes this, for the eye and for the ear. */
+  async unread(count: number): Promise<void> {
+    await this.button(count ? `${count} unread: go to the newest` : "No unread notifications").waitFor();
+    assert.equal(await this.page.locator(".badge").count(), count ? 1 : 0);
+    assert.equal(await this.page.title(), count ? `(${count}) Tidings` : "Tidings");
+  }
+
+  /** Screen readers are told this. */
+  async announces(words: string): Promise<void> {
+    await this.page.locator("app-announcements", { hasText: words }).waitFor({ state: "attached" });
+  }
+
+  /** What has the focus, as a screen reader would name it. */
+  focused(): Promise<string> {
+    return this.page.evaluate(() => {
+      const element = document.activeElement as HTMLElement;
+      const label = element.getAttribute("aria-label") ?? (element as HTMLInputElement).labels?.[0]?.textContent ?? element.textContent ?? "";
+      return `${element.tagName.toLowerCase()}: ${label.trim().replace(/\s+/g, " ")}`;
+    });
+  }
+
+  /** The focus comes to be on this. */
+  async focuses(name: string): Promise<void> {
+    const deadline = performance.now() + DEADLINE;
+    let now = await this.focused();
+    while (now !== name && performance.now() < deadline) {
+      await this.page.evaluate(() => new Promise(requestAnimationFrame));
+      now = await this.focused();
+    }
+    assert.equal(now, name);
+  }
+
+  /** Presses Tab until something with this name has the focus; what was passed on the way. */
+  async tabTo(name: string | RegExp): Promise<string[]> {
+    const passed: string[] = [];
+    for (let pressed = 0; pressed < 60; pressed++) {
+      await this.page.keyboard.press("Tab");
+      const now = await this.focused();
+      if (typeof name === "string" ? now === name : name.test(now)) return passed;
+      passed.push(now);
+    }
+    assert.fail(`Tab does not lead to ${name}, but to ${passed.join(" · ")}`);
+  }
+
+  async close(): Promise<void> {
+    await this.page.close();
+    assert.deepEqual(this.errors, [], "what the page threw");
+  }
+}
