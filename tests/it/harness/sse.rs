@@ -264,8 +264,7 @@ impl SseClient {
     }
 
     fn decode_chunks(&mut self) {
-        loop {
-            let Some(line) = self.raw.windows(2).position(|two| two == b"\r\n") else { break };
+        while let Some(line) = self.raw.windows(2).position(|two| two == b"\r\n") {
             let size = std::str::from_utf8(&self.raw[..line]).expect("a chunk size");
             let size = usize::from_str_radix(size, 16).expect("a chunk size");
             if self.raw.len() < line + 2 + size + 2 {
