@@ -1,6 +1,6 @@
 //! Keeps the hub fed. NOTIFY is a wake-up, never the data (invariant 4): on every wake, every error of
-//! the listener, and a timer, the feed is read after the hub's position. One task owns that position
-//! for both sources, the table and the groups of this instance's own writer.
+//! the listener, and a timer, the feed is read after the hub's position. One task owns the
+//! [`follower`], which moves that position, and so takes from one source at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -14,9 +14,12 @@ use crate::clock::Clock;
 use crate::database::Database;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
-use crate::notification::Notification;
 use crate::store::StoreError;
 use crate::writer::OwnGroup;
+
+pub(crate) mod follower;
+
+use follower::{Follower, Next};
 
 /// Reads the feed even if nothing wakes us: sqlx's listener is silent about a frozen peer.
 const READ_EVERY: Duration = Duration::from_secs(1);
@@ -28,13 +31,10 @@ const LONGEST_RETRY: Duration = Duration::from_secs(1);
 /// Reads the feed into the hub.
 pub struct Feed {
     database: Arc<Database>,
-    hub: Arc<Hub>,
-    clock: Clock,
+    follower: Follower,
     metrics: Arc<Metrics>,
     own_groups: mpsc::Receiver<OwnGroup>,
     ear: Arc<Ear>,
-    /// What the hub's position belongs to.
-    epoch: i32,
 }
 
 /// What the listener tells the feed, and the other way round.
@@ -63,7 +63,8 @@ impl Feed {
         own_groups: mpsc::Receiver<OwnGroup>,
     ) -> Feed {
         let ear = Ear { wake: Notify::new(), announced: AtomicI64::new(0), deaf: Notify::new() };
-        Feed { database, hub, clock, metrics, own_groups, ear: Arc::new(ear), epoch: 0 }
+        let follower = Follower::new(hub, clock, metrics.clone());
+        Feed { database, follower, metrics, own_groups, ear: Arc::new(ear) }
     }
 
     /// Runs for as long as the program does.
@@ -78,44 +79,30 @@ impl Feed {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut found_by_timer = 0;
             loop {
-                tokio::select! {
+                let next = tokio::select! {
                     // Own groups first: the wake-up of one that is in the channel needs no read.
                     biased;
-                    Some(group) = self.own_groups.recv() => {
-                        let position = self.hub.position();
-                        let follows = position.position() == group.prev || mutant!(StalePrev);
-                        if follows && self.epoch == group.epoch {
-                            self.dispatch(&group.rows);
-                            continue;
-                        }
-                        let has_all = group.rows.last().is_none_or(|last| last.id <= position);
-                        if has_all && self.epoch == group.epoch {
-                            continue;
-                        }
-                    }
+                    Some(group) = self.own_groups.recv() => self.follower.take_group(&group),
                     () = ear.wake.notified() => {
                         found_by_timer = 0;
-                        let announced = ear.announced.swap(0, Ordering::AcqRel);
-                        // Usually our own group, dispatched from memory before its wake-up came.
-                        if announced <= self.hub.position().position() {
-                            continue;
-                        }
-                        #[cfg(feature = "mutants")]
-                        self.hub.believe(announced);
+                        self.follower.hear(ear.announced.swap(0, Ordering::AcqRel))
                     }
                     _ = timer.tick(), if !mutant!(ListenerErrorIgnored) => {
-                        let before = self.hub.position();
+                        let before = self.follower.position();
                         self.catch_up().await;
-                        found_by_timer = if self.hub.position() == before { 0 } else { found_by_timer + 1 };
+                        let found = self.follower.position() != before;
+                        found_by_timer = if found { found_by_timer + 1 } else { 0 };
                         if found_by_timer >= DEAF_AFTER {
                             warn!("rows arrive but no wake-ups; connecting the listener again");
                             found_by_timer = 0;
                             ear.deaf.notify_one();
                         }
-                        continue;
+                        Next::Wait
                     }
+                };
+                if next == Next::Read {
+                    self.catch_up().await;
                 }
-                self.catch_up().await;
             }
         });
     }
@@ -125,9 +112,8 @@ impl Feed {
         loop {
             match self.database.store().head().await {
                 Ok(head) => {
-                    self.hub.skip_to(head.id);
-                    self.epoch = head.epoch;
-                    return self.database.store().note_seen(head.id.position(), head.epoch);
+                    self.follower.start_at(head);
+                    return self.note_seen();
                 }
                 Err(error) => self.database_is_away(&error).await,
             }
@@ -137,43 +123,24 @@ impl Feed {
     /// Reads to the end of the feed; on an error the timer tries again.
     async fn catch_up(&mut self) {
         loop {
-            let before = self.hub.position();
             self.metrics.feed_reads.inc();
-            let page = match self.database.store().read_feed(before, self.epoch).await {
+            let (after, epoch) = (self.follower.position(), self.follower.epoch());
+            let page = match self.database.store().read_feed(after, epoch).await {
                 Ok(page) => page,
                 Err(error) => return self.database_is_away(&error).await,
             };
             self.database.set_up(true);
-            if let Some(epoch) = page.new_epoch {
-                warn!(
-                    epoch = epoch.number,
-                    "the database was restored or failed over; streams start anew from what it kept"
-                );
-                self.hub.reset_to(before.moved_to(epoch.cut_off_at));
-                self.epoch = epoch.number;
-                self.database.store().note_seen(epoch.cut_off_at, self.epoch);
-                continue;
-            }
-            if page.edge > before {
-                // We were away for longer than the retention, of all or of one app. The streams learn
-                // from their pages what they lost; those of other apps find that it is nothing.
-                self.hub.skip_to(page.edge);
-                continue;
-            }
-            self.dispatch(&page.rows);
-            self.database.store().note_seen(self.hub.position().position(), self.epoch);
-            if !page.more {
+            let next = self.follower.take_page(&page);
+            self.note_seen();
+            if next == Next::Wait {
                 return;
             }
         }
     }
 
-    fn dispatch(&self, rows: &[Notification]) {
-        if let Some(oldest) = rows.first() {
-            let lag = self.clock.now() - oldest.created_at;
-            self.metrics.feed_lag_seconds.observe(lag.as_seconds_f64().max(0.0));
-        }
-        self.hub.dispatch(rows);
+    fn note_seen(&self) {
+        let position = self.follower.position().position();
+        self.database.store().note_seen(position, self.follower.epoch());
     }
 
     async fn database_is_away(&self, error: &StoreError) {

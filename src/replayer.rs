@@ -180,16 +180,7 @@ impl Batcher {
                 return;
             }
             let permits = self.reserve(&wishes).await;
-            let requests: Vec<ReplayRequest<'_>> = wishes
-                .iter()
-                .map(|wish| ReplayRequest {
-                    app: &wish.coverage.app,
-                    audiences: &wish.coverage.audiences,
-                    after: wish.after,
-                    depth: wish.depth,
-                    row_overhead: wish.row_overhead(),
-                })
-                .collect();
+            let requests: Vec<_> = wishes.iter().map(Wish::request).collect();
             let store = self.database.store();
             let pages = match store.note_known(&first_users(&wishes)).await {
                 Ok(()) => store.replay(&requests, self.size.bytes).await,
@@ -275,6 +266,16 @@ impl Batcher {
 }
 
 impl Wish {
+    fn request(&self) -> ReplayRequest<'_> {
+        ReplayRequest {
+            app: &self.coverage.app,
+            audiences: &self.coverage.audiences,
+            after: self.after,
+            depth: self.depth,
+            row_overhead: self.row_overhead(),
+        }
+    }
+
     /// The rows that its page may look at.
     fn most_rows(&self) -> usize {
         self.coverage.audiences.len() * self.depth
@@ -323,3 +324,6 @@ fn first_users(wishes: &[Wish]) -> Vec<(&App, &User)> {
         })
         .collect()
 }
+
+#[cfg(test)]
+pub(crate) mod by_hand;

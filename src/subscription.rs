@@ -332,3 +332,6 @@ impl Subscription {
         self.phase = Phase::Ended;
     }
 }
+
+#[cfg(test)]
+mod handover;

@@ -200,3 +200,20 @@ fn after_a_setback_even_those_above_it_go_back_to_replay_once() {
     hub.dispatch(&[row(2, "shop", &ada())]);
     assert_eq!(take(&mut member, id(1)), Some((vec![2], id(2))));
 }
+
+impl Hub {
+    /// All that decides what the hub does next, for the tests of the handover.
+    pub(crate) fn fingerprint(&self, into: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        let state = self.state();
+        (state.position, state.setbacks, state.bytes).hash(into);
+        state.ring.iter().for_each(|(key, event)| (key, event.id).hash(into));
+        let mut keys: Vec<_> = state.audiences.keys().collect();
+        keys.sort_unstable();
+        for key in keys {
+            let AudienceEntry { floor, events, members, .. } = &state.audiences[key];
+            (key, floor, members.places.len(), members.free.len()).hash(into);
+            events.iter().for_each(|event| event.id.hash(into));
+        }
+    }
+}

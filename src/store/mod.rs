@@ -12,7 +12,7 @@ mod leftovers;
 mod mutant;
 mod outbox;
 mod pooler;
-mod replay;
+pub(crate) mod replay;
 mod retention;
 mod scheduled;
 mod schema;

@@ -25,7 +25,7 @@ pub struct ReplayRequest<'a> {
 /// What the snapshot of a page says about the whole feed, seen from one app.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
-    /// The newest committed row, or the edge if that is above it.
+    /// The newest committed row, or the highest edge, of any app, if that is above it.
     pub head: EventId,
     /// Rows up to here may be gone: the greater of the edge of all and that of the app.
     pub edge: EventId,
@@ -87,7 +87,8 @@ impl Store {
         let waiters = Waiters::of(requests);
         let rows = self
             .read(&self.streams, async |conn| {
-                sqlx::query_file!(
+                sqlx::query_file_as!(
+                    QueryRow,
                     "src/store/replay.sql",
                     &waiters.apps as &[&str],
                     &waiters.after as &[Option<Uuid>],
@@ -103,31 +104,56 @@ impl Store {
             })
             .await?;
 
-        let mut pages: Vec<Option<PageInTheMaking>> = requests.iter().map(|_| None).collect();
-        for row in rows {
-            let page = pages[row.waiter as usize - 1].get_or_insert_with(|| {
-                PageInTheMaking::new(Facts {
-                    head: row.head.into(),
-                    edge: row.edge.into(),
-                    last_position: row.last_position,
-                    cut_off_at: row.cut_off_at,
-                })
-            });
-            let (Some(id), Some(source), Some(number)) = (row.id, row.source, row.number) else {
-                continue;
-            };
-            page.looked_at = row.looked_at.unwrap_or_default() as usize;
-            page.read.push((EventId::from(id), number as usize));
-            let (Some(data), Some(created_at)) = (row.data, row.created_at) else { continue };
-            let (id, source) = (id.into(), source as usize - 1);
-            page.rows.push(ReplayRow { id, source, event: row.event, created_at, data });
-        }
-        let missing = || StoreError::Database(sqlx::Error::RowNotFound);
-        let finish = |(page, request): (Option<PageInTheMaking>, _)| {
-            page.map(|page| page.finish(request)).ok_or_else(missing)
-        };
-        pages.into_iter().zip(requests).map(finish).collect()
+        pages_of(requests, rows)
     }
+}
+
+/// One row of `replay.sql`, whose comments say what it is.
+#[derive(Clone, Debug)]
+pub(crate) struct QueryRow {
+    pub(crate) waiter: i64,
+    pub(crate) head: Uuid,
+    pub(crate) edge: Uuid,
+    pub(crate) last_position: i64,
+    pub(crate) cut_off_at: Option<i64>,
+    pub(crate) source: Option<i64>,
+    pub(crate) number: Option<i64>,
+    pub(crate) looked_at: Option<i64>,
+    pub(crate) id: Option<Uuid>,
+    pub(crate) event: Option<String>,
+    pub(crate) created_at: Option<DateTime<Utc>>,
+    pub(crate) data: Option<String>,
+}
+
+/// The page of each request, from the rows of all.
+pub(crate) fn pages_of(
+    requests: &[ReplayRequest<'_>],
+    rows: Vec<QueryRow>,
+) -> Result<Vec<ReplayPage>, StoreError> {
+    let mut pages: Vec<Option<PageInTheMaking>> = requests.iter().map(|_| None).collect();
+    for row in rows {
+        let page = pages[row.waiter as usize - 1].get_or_insert_with(|| {
+            PageInTheMaking::new(Facts {
+                head: row.head.into(),
+                edge: row.edge.into(),
+                last_position: row.last_position,
+                cut_off_at: row.cut_off_at,
+            })
+        });
+        let (Some(id), Some(source), Some(number)) = (row.id, row.source, row.number) else {
+            continue;
+        };
+        page.looked_at = row.looked_at.unwrap_or_default() as usize;
+        page.read.push((EventId::from(id), number as usize));
+        let (Some(data), Some(created_at)) = (row.data, row.created_at) else { continue };
+        let (id, source) = (id.into(), source as usize - 1);
+        page.rows.push(ReplayRow { id, source, event: row.event, created_at, data });
+    }
+    let missing = || StoreError::Database(sqlx::Error::RowNotFound);
+    let finish = |(page, request): (Option<PageInTheMaking>, _)| {
+        page.map(|page| page.finish(request)).ok_or_else(missing)
+    };
+    pages.into_iter().zip(requests).map(finish).collect()
 }
 
 /// The columns of `unnest`, one row per client, and all their audiences behind each other.

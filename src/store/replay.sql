@@ -7,7 +7,7 @@
 -- of an audience and `looked_at` all that were read, so that the caller can tell why the page ended.
 select
     w.waiter as "waiter!",
-    greatest(e.newest, e.edge) as "head!",
+    greatest(e.newest, e.edge, e.highest_edge) as "head!",
     e.edge as "edge!",
     -- Not of the snapshot: it runs ahead of the commits, and answers only "was it ever issued?".
     (select p.last_value from tidings.position p) as "last_position!",
@@ -18,6 +18,9 @@ from unnest($1::text[], $2::uuid[], $3::integer[], $4::integer[], $5::integer[],
     with ordinality as w (app, after, first_source, last_source, depth, overhead, waiter)
 cross join lateral (
     select greatest(r.edge, (select a.edge from tidings.app_edge a where a.app = w.app)) as edge,
+        -- Of another app: no row of ours, but where the hub stands if its rows were the newest of all. A
+        -- page that ended below would never meet the ring.
+        (select a.edge from tidings.app_edge a order by a.edge desc limit 1) as highest_edge,
         (select n.id from tidings.notification n order by n.id desc limit 1) as newest,
         -- Where a restore cut the feed off below the cursor: what was kept of its epoch ends there.
         (select min(x.previous_end) from tidings.epoch x

@@ -148,3 +148,19 @@ async fn a_stream_whose_instance_was_away_for_longer_than_its_app_keeps_rows_is_
     let frame = neighbour.next_but_pings().await;
     assert_eq!([frame.id()], [&database.ids("other", "user:ada").await[0]]);
 }
+
+#[tokio::test]
+async fn a_stream_is_live_although_the_newest_rows_were_those_of_another_app_and_are_gone() {
+    let database = TestDatabase::new().await;
+    let sender = TestApp::on(database.clone(), |_| {}).await;
+    let ours = sender.send("shop/ada", "1").await;
+    let edge = sender.send("other/ada", "1").await.id;
+    remove_up_to(&database, "other", &edge).await;
+    // It starts at the newest row that is there, and its first read of the feed finds the edge above it.
+    let app = TestApp::on(database, |_| {}).await;
+
+    let mut client = app.subscribe_after("shop/ada", ZERO).await;
+
+    client.expect([ours]).await;
+    client.next_that(|frame| frame.is("tidings.ping") && frame.id() == edge).await;
+}

@@ -99,6 +99,26 @@ async fn a_failover_that_lost_nothing_is_no_gap_for_anyone() {
 }
 
 #[tokio::test]
+async fn streams_go_live_after_a_failover_before_anything_is_sent() {
+    let database = TestDatabase::new().await;
+    let app = TestApp::on(database.clone(), |_| {}).await;
+    let mut open = app.subscribe("shop/ada").await;
+    let before = app.send_many("shop/ada", 2).await;
+    open.expect(&before).await;
+    database.run("update tidings.epoch set timeline = timeline - 1").await;
+    go_back_to(&database, &before[1].id).await;
+    eventually("the open stream is sent back to replay", async || {
+        app.metric("tidings_returns_to_replay_total").await >= 1.0
+    })
+    .await;
+
+    let mut late = app.subscribe_after("shop/ada", &before[0]).await;
+
+    let (frames, _live) = late.replay().await;
+    assert_eq!(frames.iter().map(|frame| frame.id()).collect::<Vec<_>>(), [&before[1].id]);
+}
+
+#[tokio::test]
 async fn a_restore_that_leaves_no_trace_is_said_by_hand() {
     let database = TestDatabase::new().await;
     let first = TestApp::on(database.clone(), |_| {}).await;
