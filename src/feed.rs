@@ -1,6 +1,6 @@
 //! Keeps the hub fed. NOTIFY is a wake-up, never the data (invariant 4): on every wake, every error of
 //! the listener, and a timer, the feed is read after the hub's position. One task owns the
-//! [`follower`], which moves that position, and so takes from one source at a time.
+//! `follower`, which moves that position, and so takes from one source at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

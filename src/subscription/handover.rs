@@ -72,7 +72,7 @@ fn long_replays_are_read_in_pages_that_end_where_they_are_complete() {
 fn an_edge_that_moves_at_any_moment_is_told_by_those_that_it_overtakes() {
     let limits = vec![(Act::EdgeOfAll, 1)];
     let (before, appends) = (vec![Ada], vec![own(Ada), foreign(Ada)]);
-    examine("edges", &Scenario { before, appends, limits, ..Scenario::small() }, 1);
+    examine("edges", &Scenario { before, appends, limits, ..Scenario::small() }, 13_400_000);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_client_that_comes_back_to_a_ring_that_others_kept_gets_the_rest() {
     let limits = vec![(Act::Cut, 1)];
     let (before, appends) = (vec![Everyone], vec![own(Ada)]);
     let scenario = Scenario { before, appends, limits, bystander: true, ..Scenario::small() };
-    examine("cuts beside another", &scenario, 1);
+    examine("cuts beside another", &scenario, 30_000);
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn wake_ups_and_groups_that_are_lost_cost_time_and_no_rows() {
     use Act::*;
     let limits = vec![(Lose, 1), (Deafen, 1), (FeedFails, 1), (DropGroup, 1)];
     let appends = vec![own(Ada)];
-    examine("faults", &Scenario { appends, limits, ..Scenario::small() }, 1);
+    examine("faults", &Scenario { appends, limits, ..Scenario::small() }, 17_300_000);
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn what_a_restore_took_is_told_and_what_it_kept_is_not_passed_over() {
     let (before, appends) = (vec![Ada, Ada], vec![own(Ada)]);
     let most_steps = 11;
     let scenario = Scenario { before, appends, limits, most_steps, ..Scenario::small() };
-    examine("restore", &scenario, 1);
+    examine("restore", &scenario, 534_000);
 }
 
 #[test]
