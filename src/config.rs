@@ -46,7 +46,7 @@ pub struct Config {
     /// `TIDINGS_DRAIN_DELAY`: how long the listener stays open after `/readyz` turned 503, so that
     /// a load balancer notices first.
     pub drain_delay: Duration,
-    /// `TIDINGS_MAX_CONNECTIONS`: connections held at once.
+    /// `TIDINGS_MAX_CONNECTIONS`: streams held at once.
     pub max_connections: usize,
     /// `TIDINGS_MAX_DATA`: bytes of one notification's compact data.
     pub max_data: usize,

@@ -1,5 +1,5 @@
-//! Tidings, a persistent notification service: send once, over HTTP; it arrives exactly once, in
-//! order, however often the client drops.
+//! Tidings, a persistent notification service: send once, over HTTP or from SQL; each client gets it
+//! once, in order, however often it drops.
 //!
 //! Two journeys, in reading order; each hop is one file, and calls only go down:
 //!

@@ -41,8 +41,8 @@ Exit codes:
   4    the server, or the database, cannot be reached
   130  interrupted (tail)";
 
-/// Tidings, a persistent notification service: send once, and it arrives exactly once, in order,
-/// however often the client drops
+/// Tidings, a persistent notification service: send once, and each client gets it once, in order,
+/// however often it drops
 #[derive(Parser, Debug)]
 #[command(name = "tidings", version, after_help = EXIT_CODES, args_conflicts_with_subcommands = true)]
 pub struct Cli {

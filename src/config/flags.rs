@@ -46,7 +46,7 @@ pub struct ServerFlags {
     /// notice [env: TIDINGS_DRAIN_DELAY] [default: 0s]
     #[arg(long, value_name = "TIME")]
     pub drain_delay: Option<String>,
-    /// Connections held at once; by default the limit on open files, which the server raises to
+    /// Streams held at once; by default the limit on open files, which the server raises to
     /// its hard limit, less 200 for its own use [env: TIDINGS_MAX_CONNECTIONS]
     #[arg(long, value_name = "COUNT")]
     pub max_connections: Option<String>,

@@ -109,6 +109,7 @@ pub(super) struct History {
     ),
     responses(
         (status = 200, description = "One page", body = History),
+        (status = 503, description = "The database is away", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
         (status = "4XX", description = "Refused", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
     )
 )]
@@ -180,6 +181,7 @@ fn parse_filter(text: &str) -> Result<Filter, Problem> {
     params(("app" = String, Path, description = "The app"), ("id" = String, Path, description = "The notification's id")),
     responses(
         (status = 200, description = "The notification", body = NotificationBody),
+        (status = 503, description = "The database is away", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 404, description = "The app has no such notification, or it has expired", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 410, description = "It was withdrawn, or replaced by another", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
     )

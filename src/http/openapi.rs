@@ -9,7 +9,7 @@ use crate::error::ProblemBody;
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Tidings", description = "Send once; it arrives exactly once, in order, however often the client drops."),
+    info(title = "Tidings", description = "Send once; each client gets it once, in order, however often it drops."),
     components(schemas(ProblemBody<'static>)),
     tags(
         (name = "send", description = "Storing notifications"),

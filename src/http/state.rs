@@ -104,6 +104,7 @@ pub(super) async fn change(
     ),
     responses(
         (status = 200, description = "The counts, and where to subscribe from to keep them", body = CountsBody),
+        (status = 503, description = "The database is away", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
         (status = "4XX", description = "Refused", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
     )
 )]
