@@ -21,6 +21,7 @@ drop function tidings.put_into_outbox(text, text, text, json, integer, text);
 drop function tidings.own_run(text);
 drop function tidings.bulk_after();
 drop function tidings.compact(json);
+drop function tidings.hold_outbox();
 drop function tidings.check_name(text, text);
 drop function tidings.max_data();
 drop table tidings.outbox_bulk_1;

@@ -272,6 +272,12 @@ $$;
 create function tidings.is_drainer() returns boolean language sql
     return pg_try_advisory_xact_lock(7463, 4);
 
+-- Keeps what waits from being moved until the end of the transaction: for whoever changes it by hand.
+create function tidings.hold_outbox() returns void language sql
+    begin atomic
+        select pg_advisory_xact_lock(7463, 4);
+    end;
+
 -- Sends to come. Those that are due are moved into the outbox: an id is given only then, so that no
 -- cursor is ever above it.
 create table tidings.scheduled (

@@ -198,6 +198,9 @@ impl From<SendError> for Problem {
         match error {
             SendError::Overloaded => Kind::Overloaded
                 .because("Too many sends are waiting. The notification was not stored; send it again later."),
+            SendError::TooLarge { bytes, limit } => Kind::TooLarge.because(format!(
+                "The notifications of this send have {bytes} bytes together, over the limit of {limit}: send to fewer users at once, or less data. Nothing was stored."
+            )),
             SendError::Unreachable => Kind::DatabaseUnreachable
                 .because("The database cannot be reached. The notification was not stored; send it again later."),
             SendError::Draining => Kind::Draining

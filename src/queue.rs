@@ -14,6 +14,7 @@ use crate::notification::NewSend;
 use crate::writer::{SendError, Stored};
 
 const MAX_BYTES: usize = 64 << 20;
+/// What one app may have waiting, and so the most that one send may have.
 const MAX_BYTES_OF_ONE_APP: usize = MAX_BYTES / 4;
 
 /// A send on its way to the database.
@@ -65,6 +66,9 @@ impl Queue {
     /// Adds a send, or says why not.
     pub(crate) fn push(&self, waiting: Waiting) -> Result<(), SendError> {
         let bytes = waiting.send.bytes();
+        if bytes > MAX_BYTES_OF_ONE_APP {
+            return Err(SendError::TooLarge { bytes, limit: MAX_BYTES_OF_ONE_APP });
+        }
         let mut state = self.state();
         if state.closed {
             return Err(SendError::Draining);

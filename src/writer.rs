@@ -61,6 +61,14 @@ pub enum SendError {
     /// The queue is full.
     #[error("too many sends are waiting")]
     Overloaded,
+    /// It alone is more than one app may have waiting.
+    #[error("its notifications have {bytes} bytes together, over {limit}")]
+    TooLarge {
+        /// Of all its notifications.
+        bytes: usize,
+        /// The most that would be taken.
+        limit: usize,
+    },
     /// The database did not come back in time.
     #[error("the database cannot be reached")]
     Unreachable,
@@ -113,7 +121,7 @@ impl Sender {
             Err(SendError::Unreachable) => "unreachable",
             Err(SendError::Draining) => "draining",
             Err(SendError::OutcomeUnknown) => "unknown",
-            Err(SendError::Refused(_)) => "refused",
+            Err(SendError::Refused(_) | SendError::TooLarge { .. }) => "refused",
             Err(SendError::KeyMismatch) => "mismatch",
         };
         self.metrics.sends.get_or_create(&OutcomeLabel { outcome: label }).inc();

@@ -286,6 +286,23 @@ async fn what_is_over_a_limit_is_refused_by_the_name_of_the_limit() {
 }
 
 #[tokio::test]
+async fn a_send_that_has_too_much_for_all_its_users_is_refused_and_not_told_to_come_again() {
+    let app = TestApp::start().await;
+    let users: Vec<String> = (0..300).map(|number| number.to_string()).collect();
+    let body = serde_json::json!({"to": {"users": users}, "data": "x".repeat(65_000)});
+
+    let answer =
+        Request::json("/api/notifications/send/shop", body.to_string()).send(app.address).await;
+
+    assert_eq!((answer.status, answer.header("retry-after")), (413, None));
+    let problem = answer.json();
+    assert_eq!(problem["type"], "urn:tidings:problem:too-large");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("over the limit of 16777216: send to fewer users at once"), "{detail}");
+    assert_eq!(app.database.count().await, 0);
+}
+
+#[tokio::test]
 async fn a_body_of_another_type_is_refused_with_the_header_to_add() {
     let app = TestApp::start().await;
     let remedy = "add -H 'content-type: text/plain' for a text, or -H 'content-type: application/json' for {\"data\": …}.";
