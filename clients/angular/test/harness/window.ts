@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import type { BrowserContext, Locator, Page } from "playwright-core";
 
-const DEADLINE = 20_000; // ms; generous, because machines that test are slow
+const DEADLINE = 90_000; // ms; generous, because machines that test are slow
 
 export interface View {
   width?: number;
