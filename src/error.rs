@@ -11,8 +11,8 @@ use serde::Serialize;
 use tracing::{error, warn};
 use utoipa::ToSchema;
 
+use crate::sender::SendError;
 use crate::store::{ChangeError, StoreError};
-use crate::writer::SendError;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident = $slug:literal, $status:ident, $title:literal;)*) => {

@@ -3,7 +3,7 @@
 //!
 //! Two journeys, in reading order; each hop is one file, and calls only go down:
 //!
-//! - **send**: [`http`] → [`writer`] (queue, group commit) → [`store`] (append, commit, NOTIFY) →
+//! - **send**: [`http`] → [`sender`] (queue) → [`writer`] (group commit) → [`store`] (append, commit, NOTIFY) →
 //!   [`feed`] (on every instance) → [`hub`] → [`subscription`] → client.
 //! - **subscribe**: [`http`] (cursor) → [`subscription`] → [`replayer`] pages → the [`hub`]'s ring
 //!   (handover) → live.
@@ -37,6 +37,7 @@ pub mod prune;
 mod queue;
 pub mod replayer;
 pub mod retention;
+pub mod sender;
 pub mod serve;
 pub mod server;
 pub mod shutdown;

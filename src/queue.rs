@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::address::App;
 use crate::metrics::Metrics;
 use crate::notification::NewSend;
-use crate::writer::{SendError, Stored};
+use crate::sender::{SendError, Stored};
 
 const MAX_BYTES: usize = 64 << 20;
 /// What one app may have waiting, and so the most that one send may have.

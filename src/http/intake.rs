@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Kind, Problem};
-use crate::writer::SendError;
+use crate::sender::SendError;
 
 /// A body that takes longer to arrive is given up.
 const DEADLINE: Duration = Duration::from_secs(30);

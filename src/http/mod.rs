@@ -29,8 +29,8 @@ use utoipa_axum::routes;
 
 use crate::config::{Config, CorsOrigins};
 use crate::error::{Kind, Problem};
+use crate::sender::Sender;
 use crate::subscription::Streams;
-use crate::writer::Sender;
 
 /// Under this path lies the API.
 const API: &str = "/api/notifications";

@@ -17,8 +17,8 @@ use crate::error::{Kind, Problem};
 use crate::event_id::EventId;
 use crate::metrics::Outcome;
 use crate::notification::NewSend;
+use crate::sender::SendError;
 use crate::store::{Cancelling, ChangeError, NewScheduled, Scheduled, Scheduling};
-use crate::writer::SendError;
 
 /// The send is stored, durably, and will be made when it is due.
 #[derive(Serialize, ToSchema)]

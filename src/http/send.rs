@@ -16,7 +16,7 @@ use crate::address::{App, Audience};
 use crate::error::{Kind, Problem};
 use crate::event_id::EventId;
 use crate::notification::{IdempotencyKey, NewNotification, NewSend};
-use crate::writer::Stored;
+use crate::sender::Stored;
 
 /// What to send.
 #[derive(ToSchema)]

@@ -6,6 +6,7 @@ mod append;
 mod change;
 mod epoch;
 mod feed;
+mod group;
 mod history;
 mod leftovers;
 #[cfg(feature = "mutants")]
@@ -16,6 +17,7 @@ pub(crate) mod replay;
 mod retention;
 mod scheduled;
 mod schema;
+mod settle;
 mod state;
 
 use std::str::FromStr;
@@ -29,9 +31,10 @@ use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres};
 pub use app_retention::AppRetention;
 use epoch::Seen;
 
-pub use append::{Answered, Appended, LaneHolder, Outcome, Session};
+pub use append::{Appended, Session};
 pub use change::ChangeError;
 pub use feed::{FeedPage, Head, NewEpoch};
+pub use group::{Answered, Outcome};
 pub use history::{Filter, Found, HistoryPage, HistoryQuery, Listed, Order};
 pub use leftovers::Leftovers;
 pub use outbox::{DrainSession, Drained};
@@ -39,6 +42,7 @@ pub use replay::{Facts, PageEnd, ReplayPage, ReplayRequest, ReplayRow};
 pub use retention::{Keep, Maintenance, Partition, Step};
 pub use scheduled::{Cancelling, NewScheduled, Scheduled, Scheduling};
 pub use schema::SchemaError;
+pub use settle::LaneHolder;
 pub use state::{Changed, Counts, State, StateChange, Subject};
 
 /// Long enough for any query of ours on a busy machine, short enough to notice a frozen database.

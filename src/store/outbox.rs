@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection};
 
-use super::append::{LaneHolder, end_stale_lane_holder};
+use super::settle::{LaneHolder, end_stale_lane_holder};
 use super::{QUERY_DEADLINE, Store, StoreError, within};
 
 /// Apps of one slice. The rest has its turn in the next.
