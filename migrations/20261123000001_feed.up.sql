@@ -41,7 +41,8 @@ create function tidings.event_id(at_position bigint, epoch integer, tail bigint)
 
 create function tidings.position(id uuid) returns bigint
     immutable strict parallel safe language sql
-    return ('x' || encode(substring(uuid_send(id) for 8), 'hex'))::bit(64)::bigint >> 1;
+    -- Shifted as bits: as a number it would keep the sign of the first one.
+    return (('x' || encode(substring(uuid_send(id) for 8), 'hex'))::bit(64) >> 1)::bigint;
 
 -- The text of an id: Crockford's base 32, 26 digits of 5 bits, the first of 3. One expression, so that
 -- the planner puts it in place of the call: a view makes it for every row.
@@ -367,7 +368,7 @@ declare
     added integer := 0;
     holds_rows boolean;
 begin
-    select substring(pg_get_expr(c.relpartbound, c.oid) from 'FROM \((.*?)\) TO')
+    select substring(pg_get_expr(c.relpartbound, c.oid) from 'FROM [(](.*?)[)] TO')
     into lower_bound from pg_class c where c.oid = 'tidings.notification_open'::regclass;
     open_day := tidings.utc_day_of(substring(lower_bound from '[0-9a-f-]{36}')::uuid);
 

@@ -234,10 +234,11 @@ end
 $$;
 
 -- Sends to a user when, and only if, the transaction that calls it commits. The caller needs no right
--- but to call it.
+-- but to call it, and may have any settings: the checks below are full of backslashes.
 create function tidings.send(
     app_id text, user_id text, data json, event_name text default null, expires_in interval default null
-) returns void security definer set search_path = pg_catalog, pg_temp language plpgsql as $$
+) returns void security definer
+set search_path = pg_catalog, pg_temp set standard_conforming_strings = on language plpgsql as $$
 begin
     perform tidings.check_name('user_id', user_id);
     perform tidings.queue(app_id, 'user:' || user_id, data, event_name, expires_in);
@@ -247,7 +248,8 @@ $$;
 -- The same, to whoever subscribes to a topic.
 create function tidings.send_topic(
     app_id text, topic text, data json, event_name text default null, expires_in interval default null
-) returns void security definer set search_path = pg_catalog, pg_temp language plpgsql as $$
+) returns void security definer
+set search_path = pg_catalog, pg_temp set standard_conforming_strings = on language plpgsql as $$
 begin
     perform tidings.check_name('topic', topic);
     if strpos(topic, ',') > 0 then
@@ -261,7 +263,8 @@ $$;
 -- The same, to all users of an app.
 create function tidings.send_everyone(
     app_id text, data json, event_name text default null, expires_in interval default null
-) returns void security definer set search_path = pg_catalog, pg_temp language plpgsql as $$
+) returns void security definer
+set search_path = pg_catalog, pg_temp set standard_conforming_strings = on language plpgsql as $$
 begin
     perform tidings.queue(app_id, 'everyone', data, event_name, expires_in);
 end

@@ -3,8 +3,11 @@
 
 -- Settings of single apps, administered by plain SQL. No row, or null: as for all.
 create table tidings.app_setting (
+    -- As tidings.check_name: a setting of an app that cannot be is a mistake.
     app text collate "C" primary key
-        check (char_length(app) between 1 and 128 and app !~ '[\u0001-\u001f\u007f-\u009f]'),
+        check (char_length(app) between 1 and 128 and app !~ '[\u0001-\u001f\u007f-\u009f]'
+               and app ~ '[^\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]'
+               and app not in ('.', '..')),
     -- How long this app's notifications are kept. Longer than the server's TIDINGS_RETENTION has no
     -- effect: the partitions are removed for all apps together.
     retention interval check (retention >= interval '1 hour' and isfinite(retention))

@@ -55,8 +55,7 @@ impl Store {
         // standby had confirmed. lock_timeout does not count there.
         let backend = within(QUERY_DEADLINE, async {
             sqlx::raw_sql(
-                "set statement_timeout = 0; set lock_timeout = '2s'; set tcp_user_timeout = 30000;
-                 set default_transaction_isolation = 'read committed'",
+                "set statement_timeout = 0; set lock_timeout = '2s'; set tcp_user_timeout = 30000",
             )
             .execute(&mut conn)
             .await?;

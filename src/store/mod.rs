@@ -70,9 +70,15 @@ pub struct Store {
     seen: Arc<Seen>,
 }
 
+/// For sessions of our own, whatever the role or the database has by default: under the lane a later
+/// statement has to see what was committed before it, and the patterns in migrations are full of
+/// backslashes.
+const FOR_SESSIONS: &str = "set default_transaction_isolation = 'read committed';
+    set standard_conforming_strings = on";
+
 /// The planner's guesses about many clients in one query are high, and compiling it for them takes
 /// longer than running it for all.
-const NO_COMPILING: &str = "set jit = off";
+const FOR_READS: &str = "set jit = off; set default_transaction_isolation = 'read committed'";
 
 /// For calls that commit inside. statement_timeout stays off: it would end a wait for a synchronous
 /// standby as if the standby had confirmed. One plan for all values: with plans for each, most of a
@@ -185,8 +191,8 @@ impl Store {
         // A broken connection shows at the first query; asking before each one costs a round trip.
         let reads = || PgPoolOptions::new().max_connections(4).test_before_acquire(false);
         let pooled = direct_url.is_some();
-        let requests = pool(reads(), url, (!pooled).then_some(NO_COMPILING), None);
-        let streams = pool(reads(), direct.clone(), Some(NO_COMPILING), None);
+        let requests = pool(reads(), url, (!pooled).then_some(FOR_READS), None);
+        let streams = pool(reads(), direct.clone(), Some(FOR_READS), None);
         // But what became of a change on one would not be known.
         let changes = PgPoolOptions::new().max_connections(CHANGES).test_before_acquire(true);
         let seen = Arc::new(Seen::default());
@@ -236,6 +242,7 @@ impl Store {
     async fn session(&self) -> Result<PgConnection, StoreError> {
         let mut conn = within(CONNECT_DEADLINE, PgConnection::connect_with(&self.direct)).await?;
         self.check_own(&mut conn).await?;
+        within(QUERY_DEADLINE, sqlx::raw_sql(FOR_SESSIONS).execute(&mut conn)).await?;
         Ok(conn)
     }
 

@@ -44,7 +44,6 @@ impl Store {
         // may have seen the tables empty, or full of rows that are gone.
         let settings = sqlx::raw_sql(
             "set statement_timeout = 0; set lock_timeout = '2s'; set tcp_user_timeout = 30000;
-             set default_transaction_isolation = 'read committed';
              set jit = off; set enable_seqscan = off; set enable_bitmapscan = off;
              set enable_hashjoin = off; set enable_mergejoin = off",
         );

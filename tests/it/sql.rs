@@ -203,6 +203,8 @@ async fn an_id_is_the_same_in_both_directions() {
         );
         let expected = format!("{} {id}", uuid::Uuid::from(id));
         assert_eq!(database.value::<String>(&sql).await, expected);
+        let time = format!("select (extract(epoch from tidings.ulid_time('{id}')) * 1000)::bigint");
+        assert_eq!(database.value::<i64>(&time).await, id.timestamp_ms() as i64, "{id}");
     }
     let mut conn = PgConnection::connect(&database.url).await.unwrap();
     for text in ["", "17", "8ZZZZZZZZZZZZZZZZZZZZZZZZZ", "01ARZ3NDEKTSV4RRFFQ69G5FAU", "é"] {

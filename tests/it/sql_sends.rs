@@ -125,6 +125,50 @@ async fn every_bad_argument_raises_in_the_transaction_of_its_caller() {
 }
 
 #[tokio::test]
+async fn a_caller_may_have_any_settings() {
+    let database = TestDatabase::new().await;
+    let data = r#"{"a":"\u00e9 \\ud800 \ud83d\ude00"}"#;
+    let settings = [
+        "standard_conforming_strings = off",
+        "backslash_quote = off",
+        "bytea_output = 'escape'",
+        "datestyle = 'SQL, DMY'",
+        "intervalstyle = 'iso_8601'",
+        "search_path = ''",
+        "timezone = 'Asia/Kathmandu'",
+        "array_nulls = off",
+        "transform_null_equals = on",
+        "default_transaction_isolation = 'serializable'",
+    ];
+    for setting in settings {
+        // What a session has prepared once it keeps.
+        let mut conn = connect(&database).await;
+        run(&mut conn, &format!("set {setting}")).await;
+        for call in [
+            format!("send('shop', 'ada', $${data}$$, 'e', '1 hour')"),
+            format!("send_topic('shop', 'news', $${data}$$)"),
+            format!("send_everyone('shop', $${data}$$)"),
+        ] {
+            run(&mut conn, &format!("select tidings.{call}")).await;
+        }
+        let bad = r#"select tidings.send('shop', 'ada', $$"\ud800"$$)"#;
+        let error = sqlx::raw_sql(bad).execute(&mut conn).await.unwrap_err();
+        let message = error.as_database_error().unwrap().message();
+        assert!(message.starts_with("data has the escape"), "{setting}: {message}");
+    }
+    let mut conn = connect(&database).await;
+    drain(&mut conn, 100).await;
+    let whole = format!("select count(*) from tidings.notification where data::text = $${data}$$");
+    assert_eq!(database.value::<i64>(&whole).await, 3 * settings.len() as i64);
+
+    run(&mut conn, "set default_transaction_read_only = on").await;
+    let send = "select tidings.send('shop', 'ada', '1')";
+    let error = sqlx::raw_sql(send).execute(&mut conn).await.unwrap_err();
+    let message = error.as_database_error().unwrap().message();
+    assert_eq!(message, "cannot execute INSERT in a read-only transaction");
+}
+
+#[tokio::test]
 async fn what_is_at_the_bounds_is_taken() {
     let database = TestDatabase::new().await;
     let longest = "😀".repeat(128);

@@ -325,3 +325,31 @@ async fn next_object<R: AsyncRead + Unpin>(lines: &mut Lines<BufReader<R>>) -> V
     let line = timeout(DEADLINE, lines.next_line()).await.expect("a line in time");
     serde_json::from_str(&line.unwrap().expect("it goes on")).unwrap()
 }
+
+#[tokio::test]
+async fn whatever_the_database_has_by_default_it_is_migrated_and_served() {
+    let database = TestDatabase::empty().await;
+    for setting in [
+        "standard_conforming_strings = off",
+        "default_transaction_isolation = 'serializable'",
+        "bytea_output = 'escape'",
+        "datestyle = 'SQL, DMY'",
+        "intervalstyle = 'iso_8601'",
+        "search_path = ''",
+        "timezone = 'Asia/Kathmandu'",
+    ] {
+        database.run(&format!("alter database {} set {setting}", database.name)).await;
+    }
+    let app = TestApp::on(database, |_| {}).await;
+    let mut ada = app.subscribe("shop/ada").await;
+    let data = r#""\\ud800 \ud83d\ude00""#;
+
+    app.send("shop/ada", data).await;
+    app.database.run(&format!("select tidings.send('shop', 'ada', $${data}$$)")).await;
+
+    for _ in 0..2 {
+        assert_eq!(ada.notification().await.data.as_deref(), Some(data));
+    }
+    let ahead = "select count(*) from tidings.partitions";
+    eventually("partitions are made", async || app.database.value::<i64>(ahead).await > 7).await;
+}

@@ -1,6 +1,7 @@
 //! Apps that keep their notifications for a shorter time than all.
 
 use serde_json::json;
+use sqlx::{Connection, PgConnection};
 
 use super::old_days::*;
 use super::removal::gap_at_connect;
@@ -147,4 +148,19 @@ async fn a_deletion_that_overtakes_a_replay_is_a_gap_in_the_middle_of_it() {
     assert_eq!(gap.json(), expected);
     client.expect(&kept).await;
     client.expect_silence().await;
+}
+
+#[tokio::test]
+async fn a_setting_for_an_app_that_cannot_be_is_refused() {
+    let database = TestDatabase::new().await;
+    let mut conn = PgConnection::connect(&database.url).await.unwrap();
+    let setting = "insert into tidings.app_setting (app, retention) values ($1, '2 hours')";
+    let too_long = "a".repeat(129);
+    for app in ["", ".", "..", " ", "\u{2003}\u{3000}", "a\nb", "\u{85}", &too_long] {
+        let error = sqlx::query(setting).bind(app).execute(&mut conn).await.expect_err(app);
+        assert_eq!(error.as_database_error().unwrap().code().unwrap(), "23514", "{app:?}");
+    }
+    for app in ["shop", " shop", "...", "\u{feff}"] {
+        sqlx::query(setting).bind(app).execute(&mut conn).await.expect(app);
+    }
 }

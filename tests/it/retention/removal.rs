@@ -196,3 +196,26 @@ async fn a_dump_makes_the_removal_wait_and_neither_sends_nor_reads() {
     let leaving = "select count(*) from tidings.partitions where state <> 'kept'";
     eventually("nothing is left over", async || database.value::<i64>(leaving).await == 0).await;
 }
+
+#[tokio::test]
+async fn the_default_isolation_hides_no_row_from_the_removal() {
+    let database = begun_ago(5).await;
+    append_ago(&database, 3, "shop", "user:ada", 1).await;
+    database
+        .run(&format!(
+            "alter database {name} set default_transaction_isolation = 'serializable';
+            create table seen (setting text);
+            create function see() returns trigger language plpgsql as
+                $$ begin insert into seen values (current_setting('transaction_isolation')); return null; end $$;
+            create trigger see after insert on tidings.leaving_partition for each row execute function see()",
+            name = database.name
+        ))
+        .await;
+
+    let _app = server(&database, 2).await;
+    gone(&database, 3).await;
+
+    // Its snapshot has to be younger than the lane, which it waits for.
+    let seen = "select string_agg(distinct setting, ' ') from seen";
+    assert_eq!(database.value::<String>(seen).await, "read committed");
+}
