@@ -63,7 +63,17 @@ name! {
 #[error("{0}")]
 pub struct InvalidName(&'static str);
 
-pub(crate) fn check_name(text: &str) -> Result<(), InvalidName> {
+fn check_name(text: &str) -> Result<(), InvalidName> {
+    if text == "." || text == ".." {
+        return Err(InvalidName(
+            "is a path of dots, which clients resolve away: give another name",
+        ));
+    }
+    check_text(text)
+}
+
+/// What holds for every name, also for those that stand in no path.
+pub(crate) fn check_text(text: &str) -> Result<(), InvalidName> {
     if text.is_empty() {
         return Err(InvalidName("is empty: give a name of 1 to 128 characters"));
     }
@@ -75,11 +85,6 @@ pub(crate) fn check_name(text: &str) -> Result<(), InvalidName> {
     }
     if text.chars().all(char::is_whitespace) {
         return Err(InvalidName("is only white space: give a name"));
-    }
-    if text == "." || text == ".." {
-        return Err(InvalidName(
-            "is a path of dots, which clients resolve away: give another name",
-        ));
     }
     Ok(())
 }

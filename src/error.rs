@@ -129,9 +129,11 @@ pub struct ProblemBody<'a> {
     detail: &'a str,
     /// Which entry of a batch, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = usize, required = false)]
     index: Option<usize>,
     /// With 5xx: the id under which the log tells more.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
     request_id: Option<&'a str>,
 }
 
@@ -151,6 +153,7 @@ impl Problem {
     /// Says which entry of a batch it is about.
     pub fn of_entry(mut self, index: usize) -> Problem {
         self.index = Some(index);
+        self.detail = format!("In notifications[{index}]: {}", self.detail).into();
         self
     }
 

@@ -80,7 +80,7 @@ impl TryFrom<String> for ReplaceKey {
     type Error = InvalidName;
 
     fn try_from(text: String) -> Result<ReplaceKey, InvalidName> {
-        crate::address::check_name(&text).map(|()| ReplaceKey(text))
+        crate::address::check_text(&text).map(|()| ReplaceKey(text))
     }
 }
 

@@ -8,9 +8,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Server;
+use super::openapi::problems::OnEveryRoute;
 
 /// The process answers.
-#[utoipa::path(get, path = "/livez", tag = "operations", responses((status = 200, description = "Alive")))]
+#[utoipa::path(get, path = "/livez", tag = "operations", responses(OnEveryRoute, (status = 200, description = "Alive", body = String, content_type = "text/plain")))]
 pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
@@ -26,7 +27,7 @@ pub(super) struct Readiness {
 /// A balancer should send clients here.
 #[utoipa::path(
     get, path = "/readyz", tag = "operations",
-    responses((status = 200, description = "Ready", body = Readiness), (status = 503, description = "Not ready", body = Readiness))
+    responses(OnEveryRoute, (status = 200, description = "Ready", body = Readiness), (status = 503, description = "Not ready", body = Readiness))
 )]
 pub(super) async fn readyz(State(server): State<Server>) -> Response {
     let streams = &server.inner.streams;
@@ -45,7 +46,7 @@ pub(super) async fn readyz(State(server): State<Server>) -> Response {
 }
 
 /// Metrics for Prometheus.
-#[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, description = "OpenMetrics text", body = String)))]
+#[utoipa::path(get, path = "/metrics", tag = "operations", responses(OnEveryRoute, (status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text")))]
 pub(super) async fn metrics(State(server): State<Server>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], server.inner.streams.metrics.render()).into_response()

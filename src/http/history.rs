@@ -7,12 +7,15 @@ use axum::extract::{Path, State};
 use axum::http::Uri;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::Server;
+use super::openapi::addresses::{OfApp, OfNotification, OfUser, Topics};
+use super::openapi::problems::OfApi;
+use super::openapi::values::{AudienceSchema, Id};
 use super::params::{Addressee, Params, last_name_is_unreadable, parse_app};
 use crate::address::{App, Audience};
-use crate::error::{Kind, Problem};
+use crate::error::{Kind, Problem, ProblemBody};
 use crate::event_id::EventId;
 use crate::notification::Notification;
 use crate::store::{Filter, Found, HistoryQuery, Listed, Order};
@@ -22,21 +25,21 @@ use crate::store::{Filter, Found, HistoryQuery, Listed, Order};
 #[schema(as = Notification)]
 pub(super) struct NotificationBody {
     /// Its id, also of its SSE event.
-    #[schema(value_type = String)]
+    #[schema(value_type = Id)]
     id: EventId,
-    /// The SSE event name.
+    /// The SSE event name; null: it has none.
+    #[schema(required = true)]
     event: Option<String>,
-    /// Byte for byte as stored.
-    #[schema(value_type = Object)]
+    /// Any JSON, byte for byte as stored.
+    #[schema(value_type = Value)]
     data: Box<RawValue>,
-    /// `{"user":"ada"}`, `{"topic":"t"}` or `"everyone"`.
-    #[schema(value_type = Object)]
+    #[schema(value_type = AudienceSchema)]
     audience: Option<Audience>,
     /// When it was committed, by the database's clock.
     #[schema(value_type = String, format = DateTime)]
     created_at: String,
-    /// From when on it is not delivered any more.
-    #[schema(value_type = Option<String>, format = DateTime)]
+    /// From when on it is not delivered any more; null: it does not expire.
+    #[schema(value_type = Option<String>, required = true, format = DateTime)]
     expires_at: Option<String>,
 }
 
@@ -87,30 +90,62 @@ pub(super) struct History {
     /// In the order asked for.
     notifications: Vec<ListedBody>,
     /// `before` (desc) or `after` (asc) of the next page; null on the last one.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<Id>, required = true)]
     next: Option<EventId>,
     /// Subscribing from here continues exactly there; null with `before`: keep the first page's.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<Id>, required = true)]
     cursor: Option<EventId>,
+}
+
+/// Which of them, and how many.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "the parameters of the document; they are read one by one")]
+pub(super) struct Page {
+    /// How many at most; 50 if absent.
+    #[param(value_type = u16, required = false, minimum = 1, maximum = 500)]
+    limit: Option<u16>,
+    /// The newest first, if absent.
+    #[param(value_type = Direction, required = false, inline)]
+    order: Option<Direction>,
+    /// Only ids below this one.
+    #[param(value_type = Id, required = false)]
+    before: Option<String>,
+    /// Only ids above this one.
+    #[param(value_type = Id, required = false)]
+    after: Option<String>,
+    /// Only those that are so.
+    #[param(value_type = FilterSchema, required = false, inline)]
+    state: Option<FilterSchema>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "the schema of a parameter")]
+enum Direction {
+    Asc,
+    Desc,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "the schema of a parameter")]
+enum FilterSchema {
+    Unread,
+    Read,
+    Unseen,
+    Seen,
+    Archived,
+    Unarchived,
 }
 
 /// Lists a user's notifications.
 #[utoipa::path(
     get, path = "/api/notifications/history/{app}/{user}", tag = "history",
-    params(
-        ("app" = String, Path, description = "The app"),
-        ("user" = String, Path, description = "The user"),
-        ("limit" = Option<u16>, Query, description = "1 to 500; 50 if absent"),
-        ("order" = Option<String>, Query, description = "asc or desc; desc if absent"),
-        ("before" = Option<String>, Query, description = "Only ids below this one"),
-        ("after" = Option<String>, Query, description = "Only ids above this one"),
-        ("topics" = Option<String>, Query, description = "Also these, with commas between them: up to 100"),
-        ("state" = Option<String>, Query, description = "Only unread, read, unseen, seen, archived or unarchived ones"),
-    ),
+    params(OfUser, Page, Topics),
     responses(
+        OfApi,
         (status = 200, description = "One page", body = History),
-        (status = 503, description = "The database is away", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = "4XX", description = "Refused", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn history(
@@ -178,12 +213,12 @@ fn parse_filter(text: &str) -> Result<Filter, Problem> {
 /// Shows one notification.
 #[utoipa::path(
     get, path = "/api/notifications/notification/{app}/{id}", tag = "history",
-    params(("app" = String, Path, description = "The app"), ("id" = String, Path, description = "The notification's id")),
+    params(OfApp, OfNotification),
     responses(
+        OfApi,
         (status = 200, description = "The notification", body = NotificationBody),
-        (status = 503, description = "The database is away", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 404, description = "The app has no such notification, or it has expired", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 410, description = "It was withdrawn, or replaced by another", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 404, description = "The app has no such notification, or it has expired", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 410, description = "It was withdrawn, or replaced by another", body = ProblemBody<'static>, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn notification(

@@ -1,12 +1,14 @@
 //! The HTTP side: which route goes where, and what every request passes on its way.
 
-mod body;
+mod content;
 mod guard;
 mod health;
 mod history;
 mod intake;
+mod json;
 mod openapi;
 mod params;
+mod received;
 mod request_id;
 mod scheduled;
 mod send;

@@ -1,4 +1,9 @@
-//! The OpenAPI document, generated from the handlers, and the page that shows it offline.
+//! The OpenAPI document, generated from the handlers, and the page that shows it offline. What several
+//! routes have in common is in the modules below it.
+
+pub(super) mod addresses;
+pub(super) mod problems;
+pub(super) mod values;
 
 use axum::Router;
 use utoipa::OpenApi;
@@ -10,7 +15,7 @@ use crate::error::ProblemBody;
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Tidings", description = "Send once; each client gets it once, in order, however often it drops."),
-    components(schemas(ProblemBody<'static>)),
+    components(schemas(ProblemBody<'static>, values::Id, values::Name)),
     tags(
         (name = "send", description = "Storing notifications"),
         (name = "subscribe", description = "Receiving them"),

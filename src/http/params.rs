@@ -6,6 +6,7 @@ use axum::extract::{FromRequestParts, Path, RawQuery};
 use axum::http::Uri;
 use axum::http::request::Parts;
 
+use super::json::shown;
 use crate::address::{App, Audience, Topic, User};
 use crate::error::{Kind, Problem};
 use crate::event_id::EventId;
@@ -71,6 +72,16 @@ pub(super) fn parse_user(text: &str) -> Result<User, Problem> {
     User::try_from(text).map_err(|why| Kind::InvalidUser.because(format!("The user {why}.")))
 }
 
+/// A topic: like a user, and no comma.
+pub(super) fn parse_topic(text: &str) -> Result<Topic, Problem> {
+    let why = match Topic::try_from(text) {
+        Ok(_) if text.contains(',') => "has a comma, which separates topics: remove it".to_owned(),
+        Ok(topic) => return Ok(topic),
+        Err(why) => why.to_string(),
+    };
+    Err(Kind::InvalidTopic.because(format!("The topic {} {why}.", shown(text))))
+}
+
 /// The query's parameters, each decoded and given once.
 pub(super) struct Params {
     given: Vec<(String, String)>,
@@ -119,7 +130,7 @@ impl Params {
         let Some(text) = self.take("topics").filter(|text| !text.is_empty()) else {
             return Ok(Vec::new());
         };
-        distinct_topics(text.split(',').map(super::body::parse_topic))
+        distinct_topics(text.split(',').map(parse_topic))
     }
 
     /// Refuses what nobody took. `_` is what pages add against caches.

@@ -1,7 +1,8 @@
-//! Sends with `deliver_at`, and `DELETE scheduled/{app}/{id}`. What is scheduled has an id of its own; the
+//! Sends with `deliver_at`, and `DELETE scheduled/{app}/{schedule_id}`. What is scheduled has an id of its own; the
 //! notification gets one when it is due.
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
@@ -12,8 +13,12 @@ use utoipa::ToSchema;
 
 use super::Server;
 use super::history::{no_such, one_of_app};
+use super::openapi::addresses::OfApp;
+use super::openapi::problems::OfApi;
+use super::openapi::values::Id;
 use super::params::Params;
-use crate::error::{Kind, Problem};
+use super::received::no_body;
+use crate::error::{Kind, Problem, ProblemBody};
 use crate::event_id::EventId;
 use crate::metrics::Outcome;
 use crate::notification::NewSend;
@@ -25,7 +30,7 @@ use crate::store::{Cancelling, ChangeError, NewScheduled, Scheduled, Scheduling}
 #[schema(as = Scheduled)]
 pub(super) struct ScheduledBody {
     /// For calling it off. The notification will have another id.
-    #[schema(value_type = String, example = "01KB5T6ZVX0000000QZ4V7G1XN")]
+    #[schema(value_type = Id)]
     schedule_id: EventId,
     /// When it is due, by the database's clock.
     #[schema(value_type = String, format = DateTime)]
@@ -98,16 +103,13 @@ fn send_error(error: &ChangeError, database_is_up: bool) -> (&'static str, SendE
 ///
 /// Again 204 if it was called off before, for a week.
 #[utoipa::path(
-    delete, path = "/api/notifications/scheduled/{app}/{id}", tag = "send",
-    params(
-        ("app" = String, Path, description = "The app"),
-        ("id" = String, Path, description = "The `schedule_id`"),
-    ),
+    delete, path = "/api/notifications/scheduled/{app}/{schedule_id}", tag = "send",
+    params(OfApp, ("schedule_id" = Id, Path, description = "What the send was answered")),
     responses(
+        OfApi,
         (status = 204, description = "It will not be sent"),
-        (status = 404, description = "The app has no such scheduled send", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 409, description = "It was sent already", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 503, description = "Not cancelled, unless the type is outcome-unknown", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 404, description = "The app has no such scheduled send", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 409, description = "It was sent already", body = ProblemBody<'static>, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn cancel(
@@ -115,9 +117,11 @@ pub(super) async fn cancel(
     path: Result<Path<(String, String)>, PathRejection>,
     uri: Uri,
     params: Params,
+    body: Body,
 ) -> Result<StatusCode, Problem> {
     params.end("none")?;
     let (app, id) = one_of_app(path, &uri, "scheduled send")?;
+    no_body(&server, body).await?;
     let store = server.inner.streams.database.store();
     match server.counted(store.cancel_scheduled(&app, id)).await? {
         Cancelling::Cancelled => Ok(StatusCode::NO_CONTENT),

@@ -10,8 +10,13 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::Server;
-use super::body::{Content, MOST_AT_ONCE, MediaType, Members, Object, Received, typed};
+use super::content::{Content, Place};
+use super::json::{MOST_AT_ONCE, Object, check_count, typed};
+use super::openapi::addresses::{OfApp, OfUser, WithKey};
+use super::openapi::problems::OfSends;
+use super::openapi::values::{Addressees, EventName, Id, ReplaceKey};
 use super::params::{Addressee, AppName, Params};
+use super::received::{MediaType, Received, Takes};
 use crate::address::{App, Audience};
 use crate::error::{Kind, Problem};
 use crate::event_id::EventId;
@@ -21,48 +26,81 @@ use crate::sender::Stored;
 /// What to send.
 #[derive(ToSchema)]
 #[schema(as = Send)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "the schema of the document; the body is read with its bytes kept")]
 pub(super) struct SendSchema {
     /// Any JSON; its bytes stay as sent, but for white space between tokens.
+    #[schema(value_type = Value)]
     data: serde_json::Value,
-    /// The SSE event name: 1 to 64 of `A-Z a-z 0-9 _ . : -`.
+    #[schema(value_type = EventName, required = false)]
     event: Option<String>,
-    /// Seconds after its delivery, from which on it is not delivered any more: 1 to 31,536,000.
+    /// Seconds after its delivery, from which on it is not delivered any more.
+    #[schema(value_type = u32, required = false, minimum = 1, maximum = 31_536_000)]
     expires_in: Option<u32>,
-    /// Takes the place of the last one with this key in the same audience: 1 to 128 characters.
+    #[schema(value_type = ReplaceKey, required = false)]
     replaces: Option<String>,
-    /// RFC 3339, up to 30 days ahead: send it then.
+    /// Send it then: up to 30 days ahead.
+    #[schema(value_type = String, required = false, format = DateTime)]
     deliver_at: Option<String>,
 }
 
 /// What to send, and to whom.
 #[derive(ToSchema)]
 #[schema(as = SendTo)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "the schema of the document; the body is read with its bytes kept")]
 pub(super) struct SendToSchema {
-    /// `"everyone"`, `{"user":"ada"}`, `{"topic":"t"}`, or `{"users":["a","b"]}` (1 to 1,000).
-    #[schema(value_type = Object)]
-    to: serde_json::Value,
-    #[serde(flatten)]
-    #[schema(inline)]
-    what: SendSchema,
+    to: Addressees,
+    /// Any JSON; its bytes stay as sent, but for white space between tokens.
+    #[schema(value_type = Value)]
+    data: serde_json::Value,
+    #[schema(value_type = EventName, required = false)]
+    event: Option<String>,
+    /// Seconds after its delivery, from which on it is not delivered any more.
+    #[schema(value_type = u32, required = false, minimum = 1, maximum = 31_536_000)]
+    expires_in: Option<u32>,
+    #[schema(value_type = ReplaceKey, required = false)]
+    replaces: Option<String>,
+    /// Send it then: up to 30 days ahead.
+    #[schema(value_type = String, required = false, format = DateTime)]
+    deliver_at: Option<String>,
+}
+
+/// One notification of a batch.
+#[derive(ToSchema)]
+#[schema(as = BatchEntry)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "the schema of the document; the body is read with its bytes kept")]
+pub(super) struct EntrySchema {
+    to: Addressees,
+    /// Any JSON; its bytes stay as sent, but for white space between tokens.
+    #[schema(value_type = Value)]
+    data: serde_json::Value,
+    #[schema(value_type = EventName, required = false)]
+    event: Option<String>,
+    /// Seconds after its delivery, from which on it is not delivered any more.
+    #[schema(value_type = u32, required = false, minimum = 1, maximum = 31_536_000)]
+    expires_in: Option<u32>,
+    #[schema(value_type = ReplaceKey, required = false)]
+    replaces: Option<String>,
 }
 
 /// Many notifications: all of them are stored, or none.
 #[derive(ToSchema)]
 #[schema(as = Batch)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "the schema of the document; the body is read with its bytes kept")]
 pub(super) struct BatchSchema {
-    /// 1 to 1,000, without `deliver_at`.
-    #[schema(inline)]
-    notifications: Vec<SendToSchema>,
+    /// With lists of users, one for each user counts.
+    #[schema(min_items = 1, max_items = 1000)]
+    notifications: Vec<EntrySchema>,
 }
 
 /// The notification is stored, durably.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Sent {
     /// Its id, also of its SSE event.
-    #[schema(value_type = String, example = "01KB5T6ZVX0000000QZ4V7G1XN")]
+    #[schema(value_type = Id)]
     id: EventId,
     /// When it was committed, by the database's clock.
     #[schema(value_type = String, format = DateTime)]
@@ -73,11 +111,20 @@ pub(super) struct Sent {
 #[derive(Serialize, ToSchema)]
 pub(super) struct SentMany {
     /// Their ids, in the order of the request.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<Id>, min_items = 1)]
     ids: Vec<EventId>,
     /// When they were committed, by the database's clock.
     #[schema(value_type = String, format = DateTime)]
     created_at: String,
+}
+
+/// One notification, or with a list of users many.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "the schema of the document; the answer is one of these")]
+pub(super) enum SentAny {
+    One(Sent),
+    Many(SentMany),
 }
 
 /// Sends a notification to one user.
@@ -85,16 +132,12 @@ pub(super) struct SentMany {
 /// With `text/plain` the body becomes the data as a JSON string. Answered after the commit is durable.
 #[utoipa::path(
     post, path = "/api/notifications/send/{app}/{user}", tag = "send",
-    params(
-        ("app" = String, Path, description = "The app"), ("user" = String, Path, description = "The user"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes repeating safe for 24 hours: 1 to 255 visible ASCII characters"),
-    ),
+    params(OfUser, WithKey),
     request_body(content((SendSchema = "application/json"), (String = "text/plain"))),
     responses(
-        (status = 201, description = "Stored", body = Sent),
-        (status = 202, description = "Scheduled, with `deliver_at`", body = super::scheduled::ScheduledBody),
-        (status = "4XX", description = "Refused; nothing is stored", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 503, description = "Certainly not stored, unless the type is outcome-unknown", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
+        OfSends,
+        (status = 201, description = "Stored", body = Sent, headers(("Idempotency-Replayed" = String, description = "`true`: an earlier request with the key did it"))),
+        (status = 202, description = "Scheduled, with `deliver_at`", body = super::scheduled::ScheduledBody, headers(("Idempotency-Replayed" = String, description = "`true`: an earlier request with the key did it"))),
     )
 )]
 pub(super) async fn send(
@@ -104,14 +147,11 @@ pub(super) async fn send(
     request: Request,
 ) -> Result<Response, Problem> {
     params.end("none")?;
-    let received = Received::read(&server, request).await?;
+    let received = Received::read(&server, request, Takes::TextOrJson).await?;
     let max_data = server.inner.config.max_data;
     let mut content = match received.media_type {
         MediaType::Text => Content::from_text(&received.body, max_data)?,
-        MediaType::Json => {
-            let members = Members { to: false, deliver_at: true };
-            Content::from_json(&received.body, members, max_data)?
-        }
+        MediaType::Json => Content::from_json(&received.body, Place::OfUser, max_data)?,
     };
     content.to = vec![Audience::User(addressee.user)];
     store(&server, addressee.app, content, received.key).await
@@ -120,16 +160,12 @@ pub(super) async fn send(
 /// Sends a notification to one or many users, a topic, or everyone in the app.
 #[utoipa::path(
     post, path = "/api/notifications/send/{app}", tag = "send",
-    params(
-        ("app" = String, Path, description = "The app"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes repeating safe for 24 hours: 1 to 255 visible ASCII characters"),
-    ),
+    params(OfApp, WithKey),
     request_body = SendToSchema,
     responses(
-        (status = 202, description = "Scheduled, with `deliver_at`", body = super::scheduled::ScheduledBody),
-        (status = 201, description = "Stored; with a list of users `ids` instead of `id`", body = Sent),
-        (status = "4XX", description = "Refused; nothing is stored", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 503, description = "Certainly not stored, unless the type is outcome-unknown", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
+        OfSends,
+        (status = 202, description = "Scheduled, with `deliver_at`", body = super::scheduled::ScheduledBody, headers(("Idempotency-Replayed" = String, description = "`true`: an earlier request with the key did it"))),
+        (status = 201, description = "Stored; with a list of users `ids` instead of `id`", body = SentAny, headers(("Idempotency-Replayed" = String, description = "`true`: an earlier request with the key did it"))),
     )
 )]
 pub(super) async fn send_to(
@@ -139,25 +175,21 @@ pub(super) async fn send_to(
     request: Request,
 ) -> Result<Response, Problem> {
     params.end("none")?;
-    let received = Received::read(&server, request).await?;
-    received.json_only("which cannot say whom it is for")?;
-    let members = Members { to: true, deliver_at: true };
-    let content = Content::from_json(&received.body, members, server.inner.config.max_data)?;
+    let takes = Takes::Json(r#"{"to": …, "data": …}"#);
+    let received = Received::read(&server, request, takes).await?;
+    let max_data = server.inner.config.max_data;
+    let content = Content::from_json(&received.body, Place::OfApp, max_data)?;
     store(&server, app, content, received.key).await
 }
 
 /// Sends many notifications: all of them are stored, with ids that follow each other, or none.
 #[utoipa::path(
     post, path = "/api/notifications/batch/{app}", tag = "send",
-    params(
-        ("app" = String, Path, description = "The app"),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes repeating safe for 24 hours: 1 to 255 visible ASCII characters"),
-    ),
+    params(OfApp, WithKey),
     request_body = BatchSchema,
     responses(
-        (status = 201, description = "Stored", body = SentMany),
-        (status = "4XX", description = "Refused; nothing is stored. `index` says which entry is wrong", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 503, description = "Certainly not stored, unless the type is outcome-unknown", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
+        OfSends,
+        (status = 201, description = "Stored. Of a mistake in an entry `index` says in which", body = SentMany, headers(("Idempotency-Replayed" = String, description = "`true`: an earlier request with the key did it"))),
     )
 )]
 pub(super) async fn batch(
@@ -167,9 +199,15 @@ pub(super) async fn batch(
     request: Request,
 ) -> Result<Response, Problem> {
     params.end("none")?;
-    let received = Received::read(&server, request).await?;
-    received.json_only("which cannot hold a batch")?;
-    let mut object = Object::read(&received.body, "The body")?;
+    let takes = Takes::Json(r#"{"notifications": […]}"#);
+    let received = Received::read(&server, request, takes).await?;
+    let notifications = read_batch(&received.body, &app, server.inner.config.max_data)?;
+    let send = NewSend { notifications, key: received.key };
+    Ok(answer(server.inner.sender.send(send).await?, true))
+}
+
+fn read_batch(body: &[u8], app: &App, max_data: usize) -> Result<Vec<NewNotification>, Problem> {
+    let mut object = Object::read(body, "The body")?;
     let entries = object.take("notifications")?.ok_or_else(|| {
         Kind::InvalidField.because("The member notifications is missing: give a list.")
     })?;
@@ -177,24 +215,19 @@ pub(super) async fn batch(
     let entries: Vec<Box<RawValue>> = typed(&entries).ok_or_else(|| {
         Kind::InvalidField.because("The member notifications is not a list: give one.")
     })?;
+    check_count("notifications", entries.len())?;
     let mut notifications = Vec::with_capacity(entries.len());
-    let members = Members { to: true, deliver_at: false };
     for (index, entry) in entries.iter().enumerate() {
-        let max_data = server.inner.config.max_data;
-        let content = Content::from_json(entry.get().as_bytes(), members, max_data)
+        let content = Content::from_json(entry.get().as_bytes(), Place::Entry, max_data)
             .map_err(|problem| problem.of_entry(index))?;
-        notifications.extend(content.into_notifications(&app));
+        notifications.extend(content.into_notifications(app));
         if notifications.len() > MOST_AT_ONCE {
-            break;
+            return Err(Kind::InvalidField.because(format!(
+                "The batch has more than {MOST_AT_ONCE} notifications, one for each user: send it in parts."
+            )));
         }
     }
-    if notifications.is_empty() || notifications.len() > MOST_AT_ONCE {
-        return Err(Kind::InvalidField.because(format!(
-            "The batch is not of 1 to {MOST_AT_ONCE} notifications, one for each user: send several."
-        )));
-    }
-    let send = NewSend { notifications, key: received.key };
-    Ok(answer(server.inner.sender.send(send).await?, true))
+    Ok(notifications)
 }
 
 async fn store(

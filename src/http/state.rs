@@ -2,6 +2,7 @@
 //! with notifications, and what becomes of one for all. Everything here may be repeated without harm.
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, Uri};
@@ -11,11 +12,15 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::Server;
-use super::body::{MOST_AT_ONCE, Object, Received, parse_topic, typed};
 use super::history::{no_such, one_of_app};
-use super::params::{Addressee, Params, distinct_topics};
+use super::json::{Object, check_count, shown, texts, typed};
+use super::openapi::addresses::{OfApp, OfNotification, OfUser, Topics};
+use super::openapi::problems::{OfApi, OfBodies};
+use super::openapi::values::{Id, TopicName};
+use super::params::{Addressee, Params, distinct_topics, parse_topic};
+use super::received::{Received, Takes, no_body};
 use crate::address::Topic;
-use crate::error::{Kind, Problem};
+use crate::error::{Kind, Problem, ProblemBody};
 use crate::event_id::EventId;
 use crate::metrics::Outcome;
 use crate::store::{ChangeError, Counts, State as InboxState, StateChange, Subject};
@@ -23,22 +28,58 @@ use crate::store::{ChangeError, Counts, State as InboxState, StateChange, Subjec
 /// Which notifications change, and to what.
 #[derive(ToSchema)]
 #[schema(as = StateChange)]
+#[serde(untagged)]
 #[expect(dead_code, reason = "the schema of the document; the body is read member by member")]
-pub(super) struct StateSchema {
-    /// These notifications: 1 to 1,000. Either this or `up_to`.
-    ids: Option<Vec<String>>,
-    /// Everything for the user, for everyone and in `topics` up to this id, and up to the head at most.
-    up_to: Option<String>,
-    /// Topics that `up_to` covers too, and that are counted in the answer: up to 100.
+pub(super) enum ChangeSchema {
+    Ids(ChangeOfIds),
+    UpTo(ChangeUpTo),
+}
+
+/// Single notifications.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "the schema of the document; the body is read member by member")]
+pub(super) struct ChangeOfIds {
+    /// These notifications.
+    #[schema(value_type = Vec<Id>, min_items = 1, max_items = 1000)]
+    ids: Vec<EventId>,
+    /// Topics that are counted in the answer too.
+    #[schema(value_type = Vec<TopicName>, required = false, max_items = 100)]
     topics: Option<Vec<String>>,
-    /// `seen`, `read`, `unread`, `archived` or `unarchived`.
-    state: String,
+    state: StateSchema,
+}
+
+/// Everything up to an id.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "the schema of the document; the body is read member by member")]
+pub(super) struct ChangeUpTo {
+    /// Everything for the user, for everyone and in `topics` up to this id, and up to the head at most.
+    #[schema(value_type = Id)]
+    up_to: EventId,
+    /// Topics that are covered too, and counted in the answer.
+    #[schema(value_type = Vec<TopicName>, required = false, max_items = 100)]
+    topics: Option<Vec<String>>,
+    state: StateSchema,
+}
+
+/// What the notifications are from now on. Read implies seen.
+#[derive(ToSchema)]
+#[schema(as = State, rename_all = "lowercase")]
+#[expect(dead_code, reason = "the schema of the document; the body is read member by member")]
+pub(super) enum StateSchema {
+    Seen,
+    Read,
+    Unread,
+    Archived,
+    Unarchived,
 }
 
 /// What became of a change, and the counts after it.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Changed {
     /// Notifications whose state is another now.
+    #[schema(minimum = 0)]
     changed: i64,
     #[serde(flatten)]
     #[schema(inline)]
@@ -50,11 +91,13 @@ pub(super) struct Changed {
 #[schema(as = Counts)]
 pub(super) struct CountsBody {
     /// Neither read nor archived.
+    #[schema(minimum = 0)]
     unread: i64,
     /// Neither seen nor archived.
+    #[schema(minimum = 0)]
     unseen: i64,
     /// A stream from here brings everything that is not counted.
-    #[schema(value_type = String)]
+    #[schema(value_type = Id)]
     cursor: EventId,
 }
 
@@ -69,12 +112,11 @@ impl From<Counts> for CountsBody {
 /// The user's other devices get it as `tidings.state`. Repeating it changes nothing more.
 #[utoipa::path(
     post, path = "/api/notifications/state/{app}/{user}", tag = "state",
-    params(("app" = String, Path, description = "The app"), ("user" = String, Path, description = "The user")),
-    request_body = StateSchema,
+    params(OfUser),
+    request_body = ChangeSchema,
     responses(
+        OfBodies,
         (status = 200, description = "Done, durably", body = Changed),
-        (status = "4XX", description = "Refused; nothing is changed", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 503, description = "Certainly not done, unless the type is outcome-unknown; repeating it is harmless", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn change(
@@ -84,8 +126,8 @@ pub(super) async fn change(
     request: Request,
 ) -> Result<Json<Changed>, Problem> {
     params.end("none")?;
-    let received = Received::read(&server, request).await?;
-    received.json_only("which cannot say what changes")?;
+    let takes = Takes::Json(r#"{"up_to": …, "state": …}"#);
+    let received = Received::read(&server, request, takes).await?;
     let Wish { subject, topics, state } = Wish::read(&received.body)?;
     let audiences = addressee.audiences(topics);
     let Addressee { app, user } = &addressee;
@@ -98,14 +140,10 @@ pub(super) async fn change(
 /// Counts what is unread and unseen.
 #[utoipa::path(
     get, path = "/api/notifications/counts/{app}/{user}", tag = "state",
-    params(
-        ("app" = String, Path, description = "The app"), ("user" = String, Path, description = "The user"),
-        ("topics" = Option<String>, Query, description = "Also these, with commas between them: up to 100"),
-    ),
+    params(OfUser, Topics),
     responses(
+        OfApi,
         (status = 200, description = "The counts, and where to subscribe from to keep them", body = CountsBody),
-        (status = 503, description = "The database is away", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = "4XX", description = "Refused", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn counts(
@@ -125,11 +163,11 @@ pub(super) async fn counts(
 /// Whoever has it already gets `tidings.state`. Withdrawing it again is answered the same.
 #[utoipa::path(
     post, path = "/api/notifications/withdraw/{app}/{id}", tag = "state",
-    params(("app" = String, Path, description = "The app"), ("id" = String, Path, description = "The notification's id")),
+    params(OfApp, OfNotification),
     responses(
+        OfApi,
         (status = 204, description = "Withdrawn, durably"),
-        (status = 404, description = "The app has no such notification, or it has expired", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 503, description = "Certainly not done, unless the type is outcome-unknown; repeating it is harmless", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 404, description = "The app has no such notification, or it has expired", body = ProblemBody<'static>, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn withdraw(
@@ -137,9 +175,11 @@ pub(super) async fn withdraw(
     path: Result<Path<(String, String)>, PathRejection>,
     uri: Uri,
     params: Params,
+    body: Body,
 ) -> Result<StatusCode, Problem> {
     params.end("none")?;
     let (app, id) = one_of_app(path, &uri, "notification")?;
+    no_body(&server, body).await?;
     let store = server.inner.streams.database.store();
     match server.counted(store.withdraw(&app, id, server.now_ms())).await? {
         true => Ok(StatusCode::NO_CONTENT),
@@ -160,34 +200,34 @@ impl Wish {
         let (ids, up_to) = (object.take("ids")?, object.take("up_to")?);
         let (topics, state) = (object.take("topics")?, object.take("state")?);
         object.end("a change of state", "ids or up_to, topics, state")?;
-        let subject = match (ids, up_to) {
-            (Some(ids), None) => Subject::Ids(read_ids(&ids)?),
-            (None, Some(up_to)) => Subject::UpTo(read_up_to(&up_to)?),
-            _ => {
-                return Err(Kind::InvalidField
-                    .because("Neither or both of ids and up_to are given: give one of them."));
-            }
-        };
+        let subject =
+            match (ids, up_to) {
+                (Some(ids), None) => Subject::Ids(read_ids(&ids)?),
+                (None, Some(up_to)) => Subject::UpTo(read_up_to(&up_to)?),
+                (None, None) => {
+                    return Err(Kind::InvalidField
+                        .because("Neither ids nor up_to is given: give one of them."));
+                }
+                (Some(_), Some(_)) => {
+                    return Err(Kind::InvalidField
+                        .because("Both ids and up_to are given: give one of them."));
+                }
+            };
         let topics = topics.map(|topics| read_topics(&topics)).transpose()?.unwrap_or_default();
         Ok(Wish { subject, topics, state: read_state(state.as_deref())? })
     }
 }
 
 fn read_ids(ids: &RawValue) -> Result<Vec<EventId>, Problem> {
-    let texts: Vec<String> = typed(ids).ok_or_else(|| {
-        Kind::InvalidField.because("The member ids is not a list of strings: give one.")
-    })?;
-    if texts.is_empty() || texts.len() > MOST_AT_ONCE {
-        let count = texts.len();
-        return Err(Kind::InvalidField
-            .because(format!("The list ids has {count} ids: give 1 to {MOST_AT_ONCE}.")));
-    }
-    let id = |text: &String| {
+    let texts = texts(ids, "ids")?;
+    check_count("ids", texts.len())?;
+    let id = |(at, text): (usize, &String)| {
         text.parse().map_err(|why| {
-            Kind::InvalidField.because(format!("In the list ids {text:?} is {why}: leave it out."))
+            let text = shown(text);
+            Kind::InvalidField.because(format!("ids[{at}], {text}, is {why}: leave it out."))
         })
     };
-    texts.iter().map(id).collect()
+    texts.iter().enumerate().map(id).collect()
 }
 
 fn read_up_to(up_to: &RawValue) -> Result<EventId, Problem> {
@@ -198,10 +238,7 @@ fn read_up_to(up_to: &RawValue) -> Result<EventId, Problem> {
 }
 
 fn read_topics(topics: &RawValue) -> Result<Vec<Topic>, Problem> {
-    let names: Vec<String> = typed(topics).ok_or_else(|| {
-        Kind::InvalidField.because("The member topics is not a list of strings: give one.")
-    })?;
-    distinct_topics(names.iter().map(|name| parse_topic(name)))
+    distinct_topics(texts(topics, "topics")?.iter().map(|name| parse_topic(name)))
 }
 
 fn read_state(state: Option<&RawValue>) -> Result<InboxState, Problem> {

@@ -10,32 +10,57 @@ use axum::http::{Extensions, HeaderMap, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use chrono::DateTime;
 use tokio::time::Instant;
+use utoipa::IntoParams;
 
 use super::Server;
+use super::openapi::addresses::{OfUser, Topics};
+use super::openapi::problems::OfApi;
 use super::params::{Addressee, Params, parse_cursor};
 use crate::coverage::{Coverage, Format};
 use crate::error::{Kind, Problem};
 use crate::frame::{self, Goodbye};
 use crate::subscription::{Start, Subscription};
 
+/// Where the stream goes on.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "the parameter of the document; the header is read by itself")]
+pub(super) struct Cursor {
+    /// The cursor: the id of the last event received. One that is no id is told with a gap.
+    #[param(rename = "Last-Event-ID", value_type = String, required = false)]
+    header: Option<String>,
+}
+
+/// Where the stream begins, and what it looks like.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "the parameters of the document; they are read one by one")]
+pub(super) struct Beginning {
+    /// The cursor, for clients that cannot set the header; `earliest` for everything kept. Aliases:
+    /// lastEventId, lastEventID.
+    #[param(
+        value_type = String,
+        required = false,
+        pattern = "^(earliest|[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25})?$"
+    )]
+    last_event_id: Option<String>,
+    /// From this time on, inclusive. Not together with a cursor in the query.
+    #[param(value_type = String, required = false, format = DateTime)]
+    since: Option<String>,
+    /// `envelope`: `data` is an object with id, event, audience, created_at and data.
+    #[param(value_type = String, required = false, pattern = "^envelope$")]
+    format: Option<String>,
+}
+
 /// Streams what is for a user, for everyone in the app, and for the topics named.
 ///
 /// All of it comes in the order of the ids, under one cursor. A client that comes back with `Last-Event-ID` first gets what it missed, then goes live.
 #[utoipa::path(
     get, path = "/api/notifications/subscribe/{app}/{user}", tag = "subscribe",
-    params(
-        ("app" = String, Path, description = "The app"),
-        ("user" = String, Path, description = "The user"),
-        ("Last-Event-ID" = Option<String>, Header, description = "The cursor: the id of the last event received"),
-        ("last_event_id" = Option<String>, Query, description = "The cursor, for clients that cannot set the header; `earliest` for everything kept. Aliases: lastEventId, lastEventID"),
-        ("since" = Option<String>, Query, description = "RFC 3339: from this time on, inclusive"),
-        ("topics" = Option<String>, Query, description = "Up to 100 topics, with commas between them"),
-        ("format" = Option<String>, Query, description = "`envelope`: `data` is an object with id, event, audience, created_at and data"),
-    ),
+    params(OfUser, Cursor, Beginning, Topics),
     responses(
-        (status = 200, description = "The stream", body = String, content_type = "text/event-stream"),
-        (status = "4XX", description = "What the client must change", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
-        (status = 503, description = "Only without `Accept: text/event-stream`", body = crate::error::ProblemBody<'static>, content_type = "application/problem+json"),
+        OfApi,
+        (status = 200, description = "The stream; also instead of a 503, with `Accept: text/event-stream`", body = String, content_type = "text/event-stream"),
     )
 )]
 pub(super) async fn subscribe(

@@ -22,6 +22,7 @@ mod harness;
 mod history;
 mod idempotency;
 mod inbox;
+mod openapi;
 mod operations;
 mod order;
 mod outbox;

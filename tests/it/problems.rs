@@ -76,7 +76,7 @@ async fn a_body_that_is_no_notification_is_refused() {
         (
             "".into(),
             "invalid-json",
-            format!("{no_object}: EOF while parsing a value at line 1 column 0."),
+            "The body is empty: give a JSON object.".into(),
         ),
         (
             "{".into(),
@@ -91,9 +91,7 @@ async fn a_body_that_is_no_notification_is_refused() {
         (
             "[1]".into(),
             "invalid-json",
-            format!(
-                "{no_object}: invalid type: sequence, expected an object at line 1 column 0."
-            ),
+            "The body is JSON, but not an object: give one, in braces.".into(),
         ),
         (
             "\u{feff}{\"data\":1}".into(),
@@ -120,12 +118,12 @@ async fn a_body_that_is_no_notification_is_refused() {
         (
             event("17"),
             "invalid-event",
-            "The event is not a string: give a name, or leave it out.".into(),
+            "The event is not a string: give one, or leave it out.".into(),
         ),
         (
             event("null"),
             "invalid-event",
-            "The event is not a string: give a name, or leave it out.".into(),
+            "The event is not a string: give one, or leave it out.".into(),
         ),
         (
             data("\"\\u0000\""),
@@ -159,14 +157,24 @@ async fn a_body_that_is_no_notification_is_refused() {
             "The member event is given twice: give it once.".into(),
         ),
         (
+            event("\"\\ud800\""),
+            "invalid-event",
+            "The event has an unpaired surrogate escape: send the whole pair or the character itself, or leave it out.".into(),
+        ),
+        (
+            format!("{{\"data\":1,\"{}\":5}}", "\\n".repeat(100)),
+            "unknown-field",
+            format!("There is no member \"{}\"…: a notification has data, event, expires_in, replaces, deliver_at.", "\\n".repeat(64)),
+        ),
+        (
             "{\"data\":1,\"expires-in\":5}".into(),
             "unknown-field",
-            "There is no member expires-in: a notification has data, event, expires_in, replaces, deliver_at.".into(),
+            "There is no member \"expires-in\": a notification has data, event, expires_in, replaces, deliver_at.".into(),
         ),
         (
             "{\"data\":1,\"Event\":\"a\"}".into(),
             "unknown-field",
-            "There is no member Event: a notification has data, event, expires_in, replaces, deliver_at.".into(),
+            "There is no member \"Event\": a notification has data, event, expires_in, replaces, deliver_at.".into(),
         ),
     ] {
         refuses(&app, &Request::json(SEND, body), 400, slug, &detail).await;
@@ -326,4 +334,39 @@ async fn a_body_of_another_type_is_refused_with_the_header_to_add() {
         let request = kind.into_iter().fold(request, |r, kind| r.header("content-type", kind));
         refuses(&app, &request, 415, "unsupported-media-type", &detail).await;
     }
+}
+
+#[tokio::test]
+async fn a_route_for_json_alone_suggests_nothing_else() {
+    let app = TestApp::start().await;
+    for (path, form) in [
+        ("send/shop", "{\"to\": …, \"data\": …}"),
+        ("batch/shop", "{\"notifications\": […]}"),
+        ("state/shop/ada", "{\"up_to\": …, \"state\": …}"),
+    ] {
+        for kind in ["text/plain", "application/x-www-form-urlencoded"] {
+            let request = Request::new("POST", format!("/api/notifications/{path}"))
+                .header("content-type", kind)
+                .body("{}");
+            let detail = format!(
+                "The body is {kind}: this route takes JSON alone, add -H 'content-type: application/json' for {form}."
+            );
+            refuses(&app, &request, 415, "unsupported-media-type", &detail).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_where_none_is_read_is_refused() {
+    let app = TestApp::start().await;
+    let id = app.send("shop/ada", "1").await.id;
+    let detail = "This route takes no body, the path says everything: leave the body out.";
+    for (method, path) in [("POST", "withdraw"), ("DELETE", "scheduled")] {
+        let path = format!("/api/notifications/{path}/shop/{id}");
+        let request = Request::new(method, &path).body("{\"reason\":\"a mistake\"}");
+        let answer = request.send(app.address).await;
+        expect_problem(&path, &answer, 400, "invalid-field", detail);
+    }
+    let kept = Request::get(format!("/api/notifications/notification/shop/{id}"));
+    assert_eq!(kept.send(app.address).await.status, 200, "it was not withdrawn");
 }
