@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Server;
+use super::json::shown;
 use super::openapi::addresses::{OfApp, OfNotification, OfUser, Topics};
 use super::openapi::problems::OfApi;
 use super::openapi::values::{AudienceSchema, Id};
@@ -158,7 +159,7 @@ pub(super) async fn history(
         Some(text) => {
             text.parse().ok().filter(|limit| (1..=500).contains(limit)).ok_or_else(|| {
                 Kind::InvalidParameter
-                    .because(format!("limit is not a number from 1 to 500: {text}."))
+                    .because(format!("limit is not a number from 1 to 500: {}.", shown(text)))
             })?
         }
     };
@@ -166,9 +167,8 @@ pub(super) async fn history(
         None | Some("desc") => Order::Descending,
         Some("asc") => Order::Ascending,
         Some(text) => {
-            return Err(
-                Kind::InvalidParameter.because(format!("order is neither asc nor desc: {text}."))
-            );
+            return Err(Kind::InvalidParameter
+                .because(format!("order is neither asc nor desc: {}.", shown(text))));
         }
     };
     let before = params.take_id("before")?;
@@ -205,7 +205,8 @@ pub(super) async fn history(
 fn parse_filter(text: &str) -> Result<Filter, Problem> {
     Filter::ALL.into_iter().find(|filter| filter.as_str() == text).ok_or_else(|| {
         Kind::InvalidParameter.because(format!(
-            "state is none of unread, read, unseen, seen, archived, unarchived: {text}."
+            "state is none of unread, read, unseen, seen, archived, unarchived: {}.",
+            shown(text)
         ))
     })
 }

@@ -30,10 +30,10 @@ pub(super) fn texts(value: &RawValue, name: &str) -> Result<Vec<String>, Problem
     let values: Vec<Box<RawValue>> = typed(value).ok_or_else(|| {
         Kind::InvalidField.because(format!("The member {name} is not a list: give one."))
     })?;
-    let one = |(at, value): (usize, &Box<RawValue>)| {
+    let values = values.iter().enumerate().map(|(at, value)| {
         text(value).map_err(|why| Kind::InvalidField.because(format!("{name}[{at}] {why}.")))
-    };
-    values.iter().enumerate().map(one).collect()
+    });
+    values.collect()
 }
 
 /// As many as a request may have of anything.

@@ -137,8 +137,10 @@ impl Params {
     pub(super) fn end(self, known: &str) -> Result<(), Problem> {
         match self.given.iter().find(|(name, _)| name != "_") {
             None => Ok(()),
-            Some((name, _)) => Err(Kind::UnknownParameter
-                .because(format!("There is no parameter {name}: this route has {known}."))),
+            Some((name, _)) => Err(Kind::UnknownParameter.because(format!(
+                "There is no parameter {}: this route has {known}.",
+                shown(name)
+            ))),
         }
     }
 }
@@ -163,5 +165,6 @@ fn decode(text: &str) -> Option<String> {
 }
 
 pub(super) fn parse_cursor(name: &str, text: &str) -> Result<EventId, Problem> {
-    text.parse().map_err(|why| Kind::InvalidCursor.because(format!("{name} is {why}: {text}.")))
+    text.parse()
+        .map_err(|why| Kind::InvalidCursor.because(format!("{name} is {why}: {}.", shown(text))))
 }

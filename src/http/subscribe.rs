@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use utoipa::IntoParams;
 
 use super::Server;
+use super::json::shown;
 use super::openapi::addresses::{OfUser, Topics};
 use super::openapi::problems::OfApi;
 use super::params::{Addressee, Params, parse_cursor};
@@ -139,16 +140,20 @@ fn start(headers: &HeaderMap, mut params: Params) -> Result<Start, Problem> {
 fn parse_format(text: &str) -> Result<Format, Problem> {
     match text {
         "envelope" => Ok(Format::Envelope),
-        _ => Err(Kind::InvalidParameter
-            .because(format!("format is not envelope: {text}; leave it out for the data alone."))),
+        _ => Err(Kind::InvalidParameter.because(format!(
+            "format is not envelope: {}; leave it out for the data alone.",
+            shown(text)
+        ))),
     }
 }
 
 fn parse_since(text: &str) -> Result<Start, Problem> {
     // A plus that was not percent-encoded has become a space.
     let time = DateTime::parse_from_rfc3339(&text.replace(' ', "+")).map_err(|_| {
-        Kind::InvalidParameter
-            .because(format!("since is not RFC 3339: {text}; write it like 2026-11-22T12:00:00Z."))
+        Kind::InvalidParameter.because(format!(
+            "since is not RFC 3339: {}; write it like 2026-11-22T12:00:00Z.",
+            shown(text)
+        ))
     })?;
     Ok(Start::Since(time.timestamp_millis().try_into().unwrap_or(0)))
 }

@@ -120,7 +120,7 @@ async fn another_format_is_refused() {
     let app = TestApp::start().await;
     for format in ["", "data", "Envelope", "envelope%20"] {
         let shown = format.replace("%20", " ");
-        let detail = format!("format is not envelope: {shown}; leave it out for the data alone.");
+        let detail = format!("format is not envelope: {shown:?}; leave it out for the data alone.");
         let request = Request::get(format!("{SUBSCRIBE}?format={format}"));
         refuses(&app, &request, 400, "invalid-parameter", &detail).await;
     }

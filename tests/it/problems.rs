@@ -188,11 +188,13 @@ async fn a_body_that_is_no_notification_is_refused() {
 #[tokio::test]
 async fn a_query_with_a_mistake_is_refused() {
     let app = TestApp::start().await;
-    let since =
-        |text: &str| format!("since is not RFC 3339: {text}; write it like 2026-11-22T12:00:00Z.");
-    let limit = |text: &str| format!("limit is not a number from 1 to 500: {text}.");
-    let there_is_no =
-        |name: &str, known: &str| format!("There is no parameter {name}: this route has {known}.");
+    let since = |text: &str| {
+        format!("since is not RFC 3339: {text:?}; write it like 2026-11-22T12:00:00Z.")
+    };
+    let limit = |text: &str| format!("limit is not a number from 1 to 500: {text:?}.");
+    let there_is_no = |name: &str, known: &str| {
+        format!("There is no parameter {name:?}: this route has {known}.")
+    };
     let of_history = "limit, order, before, after, topics, state";
     let one_of = "/api/notifications/notification/shop/01ARZ3NDEKTSV4RRFFQ69G5FAV";
     for (path, query, slug, detail) in [
@@ -200,19 +202,19 @@ async fn a_query_with_a_mistake_is_refused() {
             SUBSCRIBE,
             "last_event_id=17",
             "invalid-cursor",
-            "last_event_id is not a ULID: 17.".into(),
+            "last_event_id is not a ULID: \"17\".".into(),
         ),
         (
             SUBSCRIBE,
             "lastEventId=Earliest",
             "invalid-cursor",
-            "lastEventId is not a ULID: Earliest.".into(),
+            "lastEventId is not a ULID: \"Earliest\".".into(),
         ),
         (
             SUBSCRIBE,
             "lastEventID=81ARZ3NDEKTSV4RRFFQ69G5FAV",
             "invalid-cursor",
-            "lastEventID is not a ULID: 81ARZ3NDEKTSV4RRFFQ69G5FAV.".into(),
+            "lastEventID is not a ULID: \"81ARZ3NDEKTSV4RRFFQ69G5FAV\".".into(),
         ),
         (SUBSCRIBE, "since=yesterday", "invalid-parameter", since("yesterday")),
         (SUBSCRIBE, "since=", "invalid-parameter", since("")),
@@ -260,10 +262,10 @@ async fn a_query_with_a_mistake_is_refused() {
             HISTORY,
             "order=newest",
             "invalid-parameter",
-            "order is neither asc nor desc: newest.".into(),
+            "order is neither asc nor desc: \"newest\".".into(),
         ),
-        (HISTORY, "before=17", "invalid-cursor", "before is not a ULID: 17.".into()),
-        (HISTORY, "after=earliest", "invalid-cursor", "after is not a ULID: earliest.".into()),
+        (HISTORY, "before=17", "invalid-cursor", "before is not a ULID: \"17\".".into()),
+        (HISTORY, "after=earliest", "invalid-cursor", "after is not a ULID: \"earliest\".".into()),
         (HISTORY, "offset=50", "unknown-parameter", there_is_no("offset", of_history)),
         (HISTORY, "format=envelope", "unknown-parameter", there_is_no("format", of_history)),
         (one_of, "limit=1", "unknown-parameter", there_is_no("limit", "none")),

@@ -110,17 +110,17 @@ async fn a_path_or_query_with_a_mistake_is_refused() {
         (
             counts("shop/ada?state=read"),
             "unknown-parameter",
-            "There is no parameter state: this route has topics.".into(),
+            "There is no parameter \"state\": this route has topics.".into(),
         ),
         (
             state("shop/ada?topics=a"),
             "unknown-parameter",
-            "There is no parameter topics: this route has none.".into(),
+            "There is no parameter \"topics\": this route has none.".into(),
         ),
         (
             Request::get(format!("{API}/history/shop/ada?state=new")),
             "invalid-parameter",
-            "state is none of unread, read, unseen, seen, archived, unarchived: new.".into(),
+            "state is none of unread, read, unseen, seen, archived, unarchived: \"new\".".into(),
         ),
     ] {
         refuses(&app, &request, 400, slug, &detail).await;
