@@ -2,6 +2,7 @@
 //! routes have in common is in the modules below it.
 
 pub(super) mod addresses;
+pub(super) mod bodies;
 pub(super) mod problems;
 pub(super) mod values;
 

@@ -13,8 +13,9 @@ use super::Server;
 use super::content::{Content, Place};
 use super::json::{MOST_AT_ONCE, Object, check_count, typed};
 use super::openapi::addresses::{OfApp, OfUser, WithKey};
+use super::openapi::bodies::{BatchSchema, SendSchema, SendToSchema};
 use super::openapi::problems::OfSends;
-use super::openapi::values::{Addressees, EventName, Id, ReplaceKey};
+use super::openapi::values::Id;
 use super::params::{Addressee, AppName, Params};
 use super::received::{MediaType, Received, Takes};
 use crate::address::{App, Audience};
@@ -22,79 +23,6 @@ use crate::error::{Kind, Problem};
 use crate::event_id::EventId;
 use crate::notification::{IdempotencyKey, NewNotification, NewSend};
 use crate::sender::Stored;
-
-/// What to send.
-#[derive(ToSchema)]
-#[schema(as = Send)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "the schema of the document; the body is read with its bytes kept")]
-pub(super) struct SendSchema {
-    /// Any JSON; its bytes stay as sent, but for white space between tokens.
-    #[schema(value_type = Value)]
-    data: serde_json::Value,
-    #[schema(value_type = EventName, required = false)]
-    event: Option<String>,
-    /// Seconds after its delivery, from which on it is not delivered any more.
-    #[schema(value_type = u32, required = false, minimum = 1, maximum = 31_536_000)]
-    expires_in: Option<u32>,
-    #[schema(value_type = ReplaceKey, required = false)]
-    replaces: Option<String>,
-    /// Send it then: up to 30 days ahead.
-    #[schema(value_type = String, required = false, format = DateTime)]
-    deliver_at: Option<String>,
-}
-
-/// What to send, and to whom.
-#[derive(ToSchema)]
-#[schema(as = SendTo)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "the schema of the document; the body is read with its bytes kept")]
-pub(super) struct SendToSchema {
-    to: Addressees,
-    /// Any JSON; its bytes stay as sent, but for white space between tokens.
-    #[schema(value_type = Value)]
-    data: serde_json::Value,
-    #[schema(value_type = EventName, required = false)]
-    event: Option<String>,
-    /// Seconds after its delivery, from which on it is not delivered any more.
-    #[schema(value_type = u32, required = false, minimum = 1, maximum = 31_536_000)]
-    expires_in: Option<u32>,
-    #[schema(value_type = ReplaceKey, required = false)]
-    replaces: Option<String>,
-    /// Send it then: up to 30 days ahead.
-    #[schema(value_type = String, required = false, format = DateTime)]
-    deliver_at: Option<String>,
-}
-
-/// One notification of a batch.
-#[derive(ToSchema)]
-#[schema(as = BatchEntry)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "the schema of the document; the body is read with its bytes kept")]
-pub(super) struct EntrySchema {
-    to: Addressees,
-    /// Any JSON; its bytes stay as sent, but for white space between tokens.
-    #[schema(value_type = Value)]
-    data: serde_json::Value,
-    #[schema(value_type = EventName, required = false)]
-    event: Option<String>,
-    /// Seconds after its delivery, from which on it is not delivered any more.
-    #[schema(value_type = u32, required = false, minimum = 1, maximum = 31_536_000)]
-    expires_in: Option<u32>,
-    #[schema(value_type = ReplaceKey, required = false)]
-    replaces: Option<String>,
-}
-
-/// Many notifications: all of them are stored, or none.
-#[derive(ToSchema)]
-#[schema(as = Batch)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "the schema of the document; the body is read with its bytes kept")]
-pub(super) struct BatchSchema {
-    /// With lists of users, one for each user counts.
-    #[schema(min_items = 1, max_items = 1000)]
-    notifications: Vec<EntrySchema>,
-}
 
 /// The notification is stored, durably.
 #[derive(Serialize, ToSchema)]

@@ -15,8 +15,9 @@ use super::Server;
 use super::history::{no_such, one_of_app};
 use super::json::{Object, check_count, shown, texts, typed};
 use super::openapi::addresses::{OfApp, OfNotification, OfUser, Topics};
+use super::openapi::bodies::ChangeSchema;
 use super::openapi::problems::{OfApi, OfBodies};
-use super::openapi::values::{Id, TopicName};
+use super::openapi::values::Id;
 use super::params::{Addressee, Params, distinct_topics, parse_topic};
 use super::received::{Received, Takes, no_body};
 use crate::address::Topic;
@@ -24,56 +25,6 @@ use crate::error::{Kind, Problem, ProblemBody};
 use crate::event_id::EventId;
 use crate::metrics::Outcome;
 use crate::store::{ChangeError, Counts, State as InboxState, StateChange, Subject};
-
-/// Which notifications change, and to what.
-#[derive(ToSchema)]
-#[schema(as = StateChange)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "the schema of the document; the body is read member by member")]
-pub(super) enum ChangeSchema {
-    Ids(ChangeOfIds),
-    UpTo(ChangeUpTo),
-}
-
-/// Single notifications.
-#[derive(ToSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "the schema of the document; the body is read member by member")]
-pub(super) struct ChangeOfIds {
-    /// These notifications.
-    #[schema(value_type = Vec<Id>, min_items = 1, max_items = 1000)]
-    ids: Vec<EventId>,
-    /// Topics that are counted in the answer too.
-    #[schema(value_type = Vec<TopicName>, required = false, max_items = 100)]
-    topics: Option<Vec<String>>,
-    state: StateSchema,
-}
-
-/// Everything up to an id.
-#[derive(ToSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "the schema of the document; the body is read member by member")]
-pub(super) struct ChangeUpTo {
-    /// Everything for the user, for everyone and in `topics` up to this id, and up to the head at most.
-    #[schema(value_type = Id)]
-    up_to: EventId,
-    /// Topics that are covered too, and counted in the answer.
-    #[schema(value_type = Vec<TopicName>, required = false, max_items = 100)]
-    topics: Option<Vec<String>>,
-    state: StateSchema,
-}
-
-/// What the notifications are from now on. Read implies seen.
-#[derive(ToSchema)]
-#[schema(as = State, rename_all = "lowercase")]
-#[expect(dead_code, reason = "the schema of the document; the body is read member by member")]
-pub(super) enum StateSchema {
-    Seen,
-    Read,
-    Unread,
-    Archived,
-    Unarchived,
-}
 
 /// What became of a change, and the counts after it.
 #[derive(Serialize, ToSchema)]
