@@ -5,7 +5,11 @@
 -- Of the cluster in which the epoch was opened; null until somebody has looked.
 alter table tidings.epoch
     add column system_identifier bigint,
-    add column timeline integer;
+    add column timeline integer,
+    -- Nothing below it was given out in this epoch. A backup does not know the epochs that were opened
+    -- after it was made, so restoring it twice can open the same number twice; a cursor of the first
+    -- time is then below this.
+    add column first_position bigint not null default 0;
 
 -- The cluster and its line of history: promoting a standby or recovering to a point in time begins a
 -- new one.
@@ -21,20 +25,25 @@ create function tidings.epoch(id uuid) returns integer
     immutable strict parallel safe language sql
     return (get_byte(uuid_send(id), 8) << 8) + get_byte(uuid_send(id), 9);
 
--- Opens an epoch: what cursors of earlier ones point at beyond the rows that are here now is lost.
-create function tidings.open_epoch() returns integer language plpgsql as $$
+-- Opens an epoch: what cursors of earlier ones point at beyond the rows that are here now is lost. Its
+-- number is above `known_epoch`, too: whoever knows that one must see that this is another.
+create function tidings.open_epoch(known_epoch integer default 0) returns integer language plpgsql as $$
 declare
     opened integer;
 begin
     perform tidings.take_lane();
-    insert into tidings.epoch (epoch, previous_end, system_identifier, timeline)
-    select (select max(e.epoch) + 1 from tidings.epoch e),
+    insert into tidings.epoch (epoch, previous_end, first_position, system_identifier, timeline)
+    select greatest((select max(e.epoch) from tidings.epoch e), known_epoch) + 1,
            -- Of committed rows, not of the sequence: that one may have run ahead.
            greatest(
                tidings.position((select n.id from tidings.notification n order by n.id desc limit 1)),
                (select tidings.position(r.edge) from tidings.retention_edge r),
                (select max(e.previous_end) from tidings.epoch e)
            ),
+           setval('tidings.position', greatest(
+               (select p.last_value from tidings.position p),
+               (extract(epoch from clock_timestamp()) * 1000)::bigint << 15
+           )) + 1,
            c.system_identifier, c.timeline
     from tidings.this_cluster() c
     returning epoch into opened;
@@ -46,7 +55,7 @@ $$;
 
 -- What an instance asks on every new connection of its own: is this the database that it knows? If the
 -- cluster is another one, or has gone back behind what the instance has read, an epoch is opened. An
--- instance that has read nothing yet knows no epoch, and gives null.
+-- instance that has read nothing yet knows no epoch, and gives -1.
 create function tidings.check_epoch(highest_seen bigint, known_epoch integer) returns void
 language plpgsql as $$
 declare
@@ -61,8 +70,9 @@ begin
         from tidings.epoch e order by e.epoch desc limit 1;
 
         if newest.system_identifier = here.system_identifier and newest.timeline = here.timeline
-           and (newest.epoch is distinct from known_epoch
-                or highest_seen <= (select p.last_value from tidings.position p)) then
+           and (newest.epoch > known_epoch
+                or newest.epoch = known_epoch
+                   and highest_seen <= (select p.last_value from tidings.position p)) then
             return;
         end if;
         if look = 1 then
@@ -75,7 +85,7 @@ begin
         set system_identifier = here.system_identifier, timeline = here.timeline
         where e.epoch = newest.epoch;
     else
-        perform tidings.open_epoch();
+        perform tidings.open_epoch(known_epoch);
     end if;
 end
 $$;

@@ -4,7 +4,7 @@
 //! One ring holds the events of all audiences that somebody here listens to, bounded in bytes
 //! (invariant 5). Each audience has an index into it. Whoever falls off the ring goes back to replay.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -36,8 +36,8 @@ pub struct Hub {
 struct State {
     /// Everything up to here has been dispatched.
     position: EventId,
-    /// How often the position was set back.
-    setbacks: u64,
+    /// What the position belongs to.
+    epoch: i32,
     /// All events kept, oldest first, with the audience they are indexed under.
     ring: VecDeque<(AudienceKey, Arc<Event>)>,
     bytes: usize,
@@ -120,8 +120,10 @@ pub enum Taken {
         /// The subscription's cursor once they are sent.
         complete_to: EventId,
     },
-    /// Events behind the cursor have fallen off the ring: back to replay.
+    /// Events behind the cursor have fallen off the ring, or an epoch was opened: back to replay.
     Behind,
+    /// The cursor is of an epoch that the hub has not come to. What it has may be lost, so wait for it.
+    NotYet,
 }
 
 impl Hub {
@@ -129,7 +131,7 @@ impl Hub {
     pub fn new(ring_bytes: usize, metrics: Arc<Metrics>) -> Hub {
         let state = State {
             position: EventId::ZERO,
-            setbacks: 0,
+            epoch: 0,
             ring: VecDeque::new(),
             bytes: 0,
             audiences: HashMap::new(),
@@ -147,6 +149,11 @@ impl Hub {
     /// Up to where everything has been dispatched.
     pub fn position(&self) -> EventId {
         self.state().position
+    }
+
+    /// What the position belongs to.
+    pub fn epoch(&self) -> i32 {
+        self.state().epoch
     }
 
     /// Hands on rows that follow the position, in id order and without a hole. What is not above the
@@ -173,11 +180,11 @@ impl Hub {
         self.state().jump(position);
     }
 
-    /// Goes on from `position`, which can be lower: a restore or failover has lost what came after it.
-    /// Every subscription goes back to replay, also one whose cursor is above.
-    pub fn reset_to(&self, position: EventId) {
+    /// Goes on from `position` in `epoch`. It can be lower: a restore or failover has lost what came after
+    /// it. Every subscription of an earlier epoch goes back to replay, also one whose cursor is above.
+    pub fn start_at(&self, position: EventId, epoch: i32) {
         let mut state = self.state();
-        state.setbacks += 1;
+        state.epoch = epoch;
         state.jump(position);
     }
 
@@ -188,8 +195,8 @@ impl Hub {
         let mut state = self.state();
         let join = |audience| state.join(coverage, audience, wake.clone());
         let places = coverage.audiences.iter().map(join).collect();
-        let (setbacks, counted) = (state.setbacks, Held::new(&self.metrics.subscriptions, 1));
-        Membership { hub: self.clone(), places, wake, setbacks, _counted: counted }
+        let _counted = Held::new(&self.metrics.subscriptions, 1);
+        Membership { hub: self.clone(), places, wake, _counted }
     }
 }
 
@@ -301,8 +308,6 @@ pub struct Membership {
     /// Of each audience, and which member of it this is.
     places: Box<[(AudienceKey, u32)]>,
     wake: Arc<Notify>,
-    /// Those of the hub that the subscription has gone back to replay for.
-    setbacks: u64,
     _counted: Held,
 }
 
@@ -312,13 +317,14 @@ impl Membership {
         self.wake.notified().await;
     }
 
-    /// Takes the events behind `cursor`. The position and the rings are read under one lock: an
-    /// event cannot be published on one audience between the looks at two others.
-    pub fn take(&mut self, cursor: EventId) -> Taken {
+    /// Takes the events behind `cursor`, which is of `epoch`. The position and the rings are read under
+    /// one lock: an event cannot be published on one audience between the looks at two others.
+    pub fn take(&self, cursor: EventId, epoch: i32) -> Taken {
         let state = self.hub.state();
-        if state.setbacks != self.setbacks {
-            self.setbacks = state.setbacks;
-            return Taken::Behind;
+        match epoch.cmp(&state.epoch) {
+            Ordering::Less => return Taken::Behind,
+            Ordering::Equal => {}
+            Ordering::Greater => return Taken::NotYet,
         }
         let mut complete_to = cursor.max(state.position);
         let mut queues = Vec::new();

@@ -63,6 +63,8 @@ pub struct Subscription {
     phase: Phase,
     /// Nothing up to here is missing from what the client was sent; `None` until the start is known.
     position: Option<EventId>,
+    /// The newest there was when the last page was read.
+    epoch: i32,
     /// On their way to the client; the stream is complete to `then` once they are gone.
     outbox: VecDeque<Bytes>,
     then: Option<(EventId, Option<PageHold>)>,
@@ -110,6 +112,7 @@ impl Subscription {
             membership,
             phase: Phase::Opening(start),
             position: None,
+            epoch: 0,
             outbox: VecDeque::new(),
             then: None,
             page: None,
@@ -173,7 +176,7 @@ impl Subscription {
     /// Takes what the hub has. True: nothing, so wait.
     fn take_from_hub(&mut self) -> bool {
         let cursor = self.position.expect("a stream that is past its opening has a position");
-        match self.membership.take(cursor) {
+        match self.membership.take(cursor, self.epoch) {
             Taken::Behind => {
                 if self.phase == Phase::Live {
                     self.streams.metrics.returns_to_replay.inc();
@@ -181,6 +184,7 @@ impl Subscription {
                 self.phase = Phase::Replaying { earliest: false };
                 false
             }
+            Taken::NotYet => true,
             Taken::Frames { bytes, complete_to } => {
                 if self.phase == Phase::HandingOver {
                     self.phase = Phase::Live;
@@ -239,6 +243,7 @@ impl Subscription {
 
     fn receive(&mut self, page: Page) {
         self.depth = Some(page.next_depth);
+        self.epoch = page.facts.epoch;
         match self.phase {
             Phase::Opening(start) => self.receive_start(start, &page),
             Phase::Replaying { earliest } => self.receive_page(page, earliest),

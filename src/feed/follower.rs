@@ -20,8 +20,6 @@ pub(crate) struct Follower {
     hub: Arc<Hub>,
     clock: Clock,
     metrics: Arc<Metrics>,
-    /// What the hub's position belongs to.
-    epoch: i32,
 }
 
 /// What to do after something came in.
@@ -35,7 +33,7 @@ pub(crate) enum Next {
 
 impl Follower {
     pub(crate) fn new(hub: Arc<Hub>, clock: Clock, metrics: Arc<Metrics>) -> Follower {
-        Follower { hub, clock, metrics, epoch: 0 }
+        Follower { hub, clock, metrics }
     }
 
     /// Up to where the hub has everything.
@@ -43,20 +41,20 @@ impl Follower {
         self.hub.position()
     }
 
+    /// What that belongs to.
     pub(crate) fn epoch(&self) -> i32 {
-        self.epoch
+        self.hub.epoch()
     }
 
     /// Nothing before the head is dispatched.
     pub(crate) fn start_at(&mut self, head: Head) {
-        self.hub.skip_to(head.id);
-        self.epoch = head.epoch;
+        self.hub.start_at(head.id, head.epoch);
     }
 
     /// A group of our own, from memory: only if nothing can be between it and the position.
     pub(crate) fn take_group(&mut self, group: &OwnGroup) -> Next {
         let position = self.position();
-        if group.epoch != self.epoch {
+        if group.epoch != self.epoch() {
             return Next::Read;
         }
         if group.prev == position.position() || mutant!(StalePrev) {
@@ -88,8 +86,7 @@ impl Follower {
             );
             // The smallest id there: the row that was kept there is read again, and the hub stands where
             // pages end. Above it they would never meet the ring.
-            self.hub.reset_to(EventId::at(epoch.cut_off_at, 0, 0));
-            self.epoch = epoch.number;
+            self.hub.start_at(EventId::at(epoch.cut_off_at, 0, 0), epoch.number);
             return Next::Read;
         }
         if page.edge > position {

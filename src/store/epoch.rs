@@ -1,5 +1,5 @@
 //! Restores and failovers. A database that went back in time is noticed on the first connection that
-//! could append to it, before anything is appended (ARCHITECTURE.md, "Epochs").
+//! could append to it or read the feed, before it does (ARCHITECTURE.md, "Epochs").
 
 use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 

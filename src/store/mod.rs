@@ -94,17 +94,17 @@ fn pool(
     options: PgPoolOptions,
     database: PgConnectOptions,
     settings: Option<&'static str>,
-    appends: Option<Arc<Seen>>,
+    seen: Option<Arc<Seen>>,
 ) -> PgPool {
     options
         .acquire_timeout(CONNECT_DEADLINE)
         .after_connect(move |conn, _| {
-            let appends = appends.clone();
+            let seen = seen.clone();
             Box::pin(async move {
                 if let Some(settings) = settings {
                     sqlx::raw_sql(settings).execute(&mut *conn).await?;
                 }
-                match appends {
+                match seen {
                     Some(seen) => seen.check(conn).await,
                     None => Ok(()),
                 }
@@ -192,10 +192,10 @@ impl Store {
         let reads = || PgPoolOptions::new().max_connections(4).test_before_acquire(false);
         let pooled = direct_url.is_some();
         let requests = pool(reads(), url, (!pooled).then_some(FOR_READS), None);
-        let streams = pool(reads(), direct.clone(), Some(FOR_READS), None);
+        let seen = Arc::new(Seen::default());
+        let streams = pool(reads(), direct.clone(), Some(FOR_READS), Some(seen.clone()));
         // But what became of a change on one would not be known.
         let changes = PgPoolOptions::new().max_connections(CHANGES).test_before_acquire(true);
-        let seen = Arc::new(Seen::default());
         let changes = pool(changes, direct.clone(), Some(FOR_CHANGES), Some(seen.clone()));
         Ok(Store { requests, pooled, streams, changes, direct, seen })
     }

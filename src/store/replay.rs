@@ -31,6 +31,8 @@ pub struct Facts {
     pub edge: EventId,
     /// The last position ever issued.
     pub last_position: i64,
+    /// The newest epoch.
+    pub epoch: i32,
     /// The cursor is from before a restore or failover, which kept what is up to here alone.
     pub cut_off_at: Option<i64>,
 }
@@ -115,6 +117,7 @@ pub(crate) struct QueryRow {
     pub(crate) head: Uuid,
     pub(crate) edge: Uuid,
     pub(crate) last_position: i64,
+    pub(crate) epoch: i32,
     pub(crate) cut_off_at: Option<i64>,
     pub(crate) source: Option<i64>,
     pub(crate) number: Option<i64>,
@@ -137,6 +140,7 @@ pub(crate) fn pages_of(
                 head: row.head.into(),
                 edge: row.edge.into(),
                 last_position: row.last_position,
+                epoch: row.epoch,
                 cut_off_at: row.cut_off_at,
             })
         });

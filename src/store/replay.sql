@@ -11,6 +11,7 @@ select
     e.edge as "edge!",
     -- Not of the snapshot: it runs ahead of the commits, and answers only "was it ever issued?".
     (select p.last_value from tidings.position p) as "last_position!",
+    (select max(x.epoch) from tidings.epoch x) as "epoch!",
     e.cut_off_at as "cut_off_at?",
     p.source as "source?", p.number as "number?", p.looked_at as "looked_at?",
     p.id as "id?", p.event as "event?", p.created_at as "created_at?", p.data as "data?"
@@ -22,9 +23,12 @@ cross join lateral (
         -- page that ended below would never meet the ring.
         (select a.edge from tidings.app_edge a order by a.edge desc limit 1) as highest_edge,
         (select n.id from tidings.notification n order by n.id desc limit 1) as newest,
-        -- Where a restore cut the feed off below the cursor: what was kept of its epoch ends there.
+        -- Where a restore cut the feed off below the cursor: what was kept of its epoch ends there. A time
+        -- (`since`) has an epoch above all.
         (select min(x.previous_end) from tidings.epoch x
-         where x.epoch > tidings.epoch(w.after) and x.previous_end < tidings.position(w.after))
+         where x.previous_end < tidings.position(w.after)
+            and (x.epoch > tidings.epoch(w.after)
+                or tidings.position(w.after) < x.first_position and tidings.epoch(w.after) < 65535))
             as cut_off_at
     from tidings.retention_edge r
     -- Once for each client, not for each of its rows.

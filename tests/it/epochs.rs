@@ -6,11 +6,20 @@ use crate::harness::{ServerProcess, SseClient, TestApp, TestDatabase, eventually
 /// What a file-level restore of an older state leaves: the rows and the sequence of then. The servers
 /// lose their connections, as they do when a database is stopped for it.
 async fn go_back_to(database: &TestDatabase, id: &str) {
+    go_back(database, id, "").await;
+}
+
+/// The same, of a state from before any epoch was opened.
+async fn go_back_to_the_first_epoch(database: &TestDatabase, id: &str) {
+    go_back(database, id, "delete from tidings.epoch where epoch > 0").await;
+}
+
+async fn go_back(database: &TestDatabase, id: &str, and: &str) {
     let id = uuid::Uuid::from(ulid::Ulid::from_string(id).unwrap());
     database
         .run(&format!(
             "delete from tidings.notification where id > '{id}';
-             select setval('tidings.position', tidings.position('{id}'))"
+             select setval('tidings.position', tidings.position('{id}')); {and}"
         ))
         .await;
     // After the commit of that: nobody may find the database in between.
@@ -132,7 +141,7 @@ async fn a_restore_that_leaves_no_trace_is_said_by_hand() {
     let output = command.output().await.unwrap();
 
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success() && said.contains("opened epoch 1"), "{said}");
+    assert!(output.status.success() && said.contains("opened epoch 1:"), "{said}");
     let app = TestApp::on(database.clone(), |_| {}).await;
     let after = app.send("shop/ada", "\"after\"").await;
     let mut client = app.subscribe_after("shop/ada", &lost).await;
@@ -147,6 +156,57 @@ async fn a_restore_that_leaves_no_trace_is_said_by_hand() {
     let next = app.send("shop/ada", "\"next\"").await;
     client.expect([&next]).await;
     client.expect_silence().await;
+}
+
+#[tokio::test]
+async fn a_backup_that_is_restored_twice_is_told_twice() {
+    let database = TestDatabase::new().await;
+    let app = TestApp::on(database.clone(), |_| {}).await;
+    let kept = app.send("shop/ada", "\"kept\"").await;
+    let mut open = app.subscribe_after("shop/ada", &kept).await;
+    let mut lost = app.send("shop/ada", "\"lost\"").await;
+    open.expect([&lost]).await;
+    for _ in 0..2 {
+        go_back_to_the_first_epoch(&database, &kept.id).await;
+        expect_restored(&mut open, &lost.id, &kept.id).await;
+        lost = app.send("shop/ada", "\"lost, too\"").await;
+        open.expect([&lost]).await;
+    }
+    open.expect_silence().await;
+}
+
+#[tokio::test]
+async fn a_backup_that_is_restored_twice_while_no_server_runs_is_told_twice() {
+    let database = TestDatabase::new().await;
+    let url = [("DATABASE_URL", database.url.as_str())];
+    let app = TestApp::on(database.clone(), |_| {}).await;
+    let kept = app.send("shop/ada", "\"kept\"").await;
+    app.stop().await.unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        go_back_to_the_first_epoch(&database, &kept.id).await;
+        let output = ServerProcess::command(&["migrate", "--after-restore"], &url).output().await;
+        // The number that the backup does not know comes again.
+        let said = String::from_utf8(output.unwrap().stderr).unwrap();
+        assert!(said.contains("opened epoch 1:"), "{said}");
+        let app = TestApp::on(database.clone(), |_| {}).await;
+        seen.push(app.send("shop/ada", "\"seen\"").await);
+        app.stop().await.unwrap();
+    }
+
+    let app = TestApp::on(database.clone(), |_| {}).await;
+    let mut client = app.subscribe_after("shop/ada", &seen[0]).await;
+    expect_restored(&mut client, &seen[0].id, &kept.id).await;
+    client.expect([&seen[1]]).await;
+    // A cursor of today is good, and so is a time from which nothing is left.
+    let mut client = app.subscribe_after("shop/ada", &seen[1]).await;
+    client.until("tidings.live").await;
+    let ms = ulid::Ulid::from_string(&seen[0].id).unwrap().timestamp_ms() as i64;
+    let since = tidings::clock::rfc3339(chrono::DateTime::from_timestamp_millis(ms).unwrap());
+    let path = format!("/api/notifications/subscribe/shop/ada?since={since}");
+    let mut client = SseClient::connect(app.address, &path, None).await;
+    client.expect([&seen[1]]).await;
+    assert_eq!(app.metric("tidings_gaps_total").await, 1.0);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 use wire::Outcome;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, connect_through};
 use crate::history::{Event, Recorder};
 
 const PAUSE: Duration = Duration::from_millis(15);
@@ -30,7 +30,7 @@ impl Reader {
         let mut cursor = Uuid::nil();
         let mut stopping = None;
         loop {
-            if let Ok(mut connection) = self.cluster.postgres().connect().await {
+            if let Ok(mut connection) = connect_through(&self.cluster.readers).await {
                 while let Ok(ids) = page(&mut connection, cursor).await {
                     if ids.is_empty() && stop.is_cancelled() {
                         return;

@@ -54,7 +54,7 @@ pub(super) enum Act {
     Burn,
     /// A backup without the two newest rows takes the place of the database.
     Restore,
-    /// A connection that can append meets it, and opens an epoch.
+    /// A connection that reads and appends nothing meets it, and opens an epoch.
     Notice,
 }
 
@@ -116,7 +116,7 @@ pub(super) struct Scenario {
     /// A page looks at so many rows of each audience, and has so many bytes.
     pub(super) page_rows: usize,
     pub(super) page_bytes: usize,
-    /// What goes on for longer is left there: until a restore is noticed, pages may be asked for for ever.
+    /// What goes on for longer is left there.
     pub(super) most_steps: usize,
     /// White space in the data of each row.
     pub(super) padding: usize,

@@ -136,7 +136,7 @@ impl Subscriber {
         // A ping may come before the first page.
         let has_begun = !ready && frame.id != Some(EventId::ZERO);
         if has_begun && std::mem::take(&mut self.connection.earliest) {
-            self.holes.push((EventId::ZERO, table.edge()));
+            self.holes.push((EventId::ZERO, table.highest_edge_ever()));
         }
         match name {
             Some("tidings.ready") => self.receive_ready(frame, table)?,
@@ -197,8 +197,8 @@ impl Subscriber {
         }
         let from = after.unwrap_or(EventId::ZERO);
         let justified = match reason.as_str() {
-            "expired" => resumes > from && table.edges.contains(&resumes),
-            "restored" => table.cut_off_at(from) == Some(resumes.position()) && resumes < from,
+            "expired" => resumes > from && table.was_edge(resumes),
+            "restored" => table.was_cut_off_at(from, resumes.position()) && resumes < from,
             "ahead" => from > resumes && table.is_or_was_ahead(from),
             "bad-cursor" => after.is_none(),
             _ => false,

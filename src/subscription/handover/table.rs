@@ -100,40 +100,99 @@ impl Row {
 pub(super) struct Table {
     /// All that were ever committed, in id order.
     pub(super) rows: Vec<Row>,
-    /// Every edge there ever was for our app; the last one counts.
-    pub(super) edges: Vec<EventId>,
-    other_edge: EventId,
+    /// All there ever were, in the order of their commits.
+    edges: Vec<Edge>,
     /// The sequence.
     pub(super) last_position: i64,
-    /// Where the epoch before ended, of each epoch.
-    pub(super) previous_ends: Vec<i64>,
-    /// By a backup, and no connection that can append has noticed yet.
+    epochs: Vec<Epoch>,
+    /// By a backup, and no connection has noticed yet.
     replaced: bool,
+    was_restored: bool,
+}
+
+/// Rows up to it are gone: all, or those of the other app alone.
+#[derive(Clone, Copy, Debug, Hash)]
+struct Edge {
+    id: EventId,
+    of_other_app: bool,
+    /// So many rows had been committed.
+    moved_after: u64,
+    /// By a restore, like rows.
+    lost: bool,
+}
+
+/// Opened by a restore, but for the first.
+#[derive(Clone, Copy, Debug, Hash)]
+struct Epoch {
+    number: i32,
+    previous_end: i64,
+    first_position: i64,
+    /// So many rows had been committed.
+    opened_after: u64,
+    /// By another restore.
+    lost: bool,
+}
+
+impl Epoch {
+    const FIRST: Epoch =
+        Epoch { number: 0, previous_end: 0, first_position: 0, opened_after: 0, lost: false };
+
+    /// It says of a cursor that what came before is cut off below it.
+    fn cuts_off(&self, cursor: EventId) -> bool {
+        let (position, epoch) = (cursor.position(), epoch_of(cursor));
+        let is_from_before = self.number > epoch || position < self.first_position && epoch < 65535;
+        self.previous_end < position && is_from_before
+    }
 }
 
 /// In which an id was made.
-fn epoch_of(id: EventId) -> usize {
-    (Uuid::from(id).as_u128() >> 48) as u16 as usize
+fn epoch_of(id: EventId) -> i32 {
+    i32::from((Uuid::from(id).as_u128() >> 48) as u16)
 }
 
 impl Table {
     pub(super) fn new() -> Table {
         Table {
             rows: Vec::new(),
-            edges: vec![EventId::ZERO],
-            other_edge: EventId::ZERO,
+            edges: Vec::new(),
             last_position: 0,
-            previous_ends: vec![0],
+            epochs: vec![Epoch::FIRST],
             replaced: false,
+            was_restored: false,
         }
     }
 
     pub(super) fn epoch(&self) -> i32 {
-        self.previous_ends.len() as i32 - 1
+        self.kept_epochs().map(|epoch| epoch.number).max().unwrap_or_default()
     }
 
+    fn kept_epochs(&self) -> impl Iterator<Item = &Epoch> {
+        self.epochs.iter().filter(|epoch| !epoch.lost)
+    }
+
+    fn kept_edges(&self) -> impl Iterator<Item = &Edge> {
+        self.edges.iter().filter(|edge| !edge.lost)
+    }
+
+    /// Of our app.
     pub(super) fn edge(&self) -> EventId {
-        self.edges[self.edges.len() - 1]
+        let edges = self.kept_edges().filter(|edge| !edge.of_other_app);
+        edges.map(|edge| edge.id).max().unwrap_or(EventId::ZERO)
+    }
+
+    fn highest_edge(&self) -> EventId {
+        self.kept_edges().map(|edge| edge.id).max().unwrap_or(EventId::ZERO)
+    }
+
+    /// At some time, for our app.
+    pub(super) fn was_edge(&self, id: EventId) -> bool {
+        self.edges.iter().any(|edge| edge.id == id && !edge.of_other_app)
+    }
+
+    /// Of all times, for our app.
+    pub(super) fn highest_edge_ever(&self) -> EventId {
+        let edges = self.edges.iter().filter(|edge| !edge.of_other_app);
+        edges.map(|edge| edge.id).max().unwrap_or(EventId::ZERO)
     }
 
     fn there(&self) -> impl DoubleEndedIterator<Item = &Row> {
@@ -151,7 +210,7 @@ impl Table {
 
     /// What pages say: above rows of another app that are gone, too.
     pub(super) fn page_head(&self) -> EventId {
-        self.head_id().max(self.other_edge)
+        self.head_id().max(self.highest_edge())
     }
 
     pub(super) fn head(&self) -> Head {
@@ -182,15 +241,27 @@ impl Table {
         let Some(edge) = oldest.map(|oldest| if all { self.newest() } else { oldest }) else {
             return;
         };
-        self.edges.push(edge);
-        self.rows.iter_mut().filter(|row| row.id <= edge).for_each(|row| row.removed = true);
+        self.commit_edge(edge, false);
     }
 
     /// The same, of the other app alone.
     pub(super) fn move_other_edge(&mut self) {
-        for row in self.rows.iter_mut().filter(|row| row.to == To::OtherApp && row.is_there()) {
-            self.other_edge = row.id;
-            row.removed = true;
+        let newest = self.there().rfind(|row| row.to == To::OtherApp).map(|row| row.id);
+        newest.into_iter().for_each(|newest| self.commit_edge(newest, true));
+    }
+
+    fn commit_edge(&mut self, id: EventId, of_other_app: bool) {
+        let moved_after = self.rows.len() as u64;
+        self.edges.push(Edge { id, of_other_app, moved_after, lost: false });
+        self.remove_rows();
+    }
+
+    /// What retention removes; what it removed after a backup was made is there again after the restore.
+    fn remove_rows(&mut self) {
+        let (edge, highest) = (self.edge(), self.highest_edge());
+        for row in &mut self.rows {
+            let edge = if row.to == To::OtherApp { highest } else { edge };
+            row.removed = row.id <= edge;
         }
     }
 
@@ -211,19 +282,39 @@ impl Table {
     /// A backup without the two newest rows takes the place of the database: with two lost, the id of a
     /// new one can be below a cursor.
     pub(super) fn restore(&mut self) {
-        let newest = self.rows.iter_mut().rev().filter(|row| row.is_there()).take(2);
-        newest.for_each(|row| row.lost = true);
-        // The backup has its edges, and so the sequence of then or later.
-        self.last_position = self.page_head().position();
+        let newest = self.there().rev().take(2).map(|row| row.id.tail());
+        let Some(first_lost) = newest.min() else { return };
+        self.rows
+            .iter_mut()
+            .filter(|row| row.id.tail() >= first_lost)
+            .for_each(|row| row.lost = true);
+        for edge in &mut self.edges {
+            edge.lost |= edge.moved_after > first_lost;
+        }
+        for epoch in &mut self.epochs {
+            epoch.lost |= epoch.opened_after > first_lost;
+        }
+        self.remove_rows();
+        // With a clock that is behind. But where the number of an epoch may come again, only the clock tells
+        // the two apart.
+        if !std::mem::replace(&mut self.was_restored, true) {
+            self.last_position = self.page_head().position();
+        }
         self.replaced = true;
     }
 
-    /// What every connection that can append does first. True: an epoch was opened.
-    pub(super) fn check_epoch(&mut self) -> bool {
+    /// What every connection does first, of an instance that knows an epoch. True: another was opened.
+    pub(super) fn check_epoch(&mut self, known: i32) -> bool {
         let is_another = std::mem::take(&mut self.replaced);
         if is_another {
-            let last_end = self.previous_ends.iter().copied().max().unwrap_or_default();
-            self.previous_ends.push(self.head_id().position().max(last_end));
+            let last_end = self.kept_epochs().map(|epoch| epoch.previous_end).max();
+            self.epochs.push(Epoch {
+                number: self.epoch().max(known) + 1,
+                previous_end: self.head_id().position().max(last_end.unwrap_or_default()),
+                first_position: self.last_position + 1,
+                opened_after: self.rows.len() as u64,
+                lost: false,
+            });
         }
         is_another
     }
@@ -233,7 +324,7 @@ impl Table {
     }
 
     pub(super) fn was_restored(&self) -> bool {
-        self.replaced || self.previous_ends.len() > 1
+        self.was_restored
     }
 
     /// Never issued, or by a database that was restored since.
@@ -246,13 +337,13 @@ impl Table {
         let mut rows: Vec<_> =
             self.there().filter(|row| row.id > after).map(Row::notification).collect();
         rows.truncate(FEED_ROWS);
-        let opened = &self.previous_ends[known_epoch as usize + 1..];
-        let new_epoch = opened.iter().min();
+        let opened = self.kept_epochs().filter(|epoch| epoch.number > known_epoch);
+        let new_epoch = opened.map(|epoch| epoch.previous_end).min();
         FeedPage {
             more: rows.len() == FEED_ROWS,
             rows,
-            new_epoch: new_epoch.map(|end| NewEpoch { number: self.epoch(), cut_off_at: *end }),
-            edge: self.edge().max(self.other_edge),
+            new_epoch: new_epoch.map(|end| NewEpoch { number: self.epoch(), cut_off_at: end }),
+            edge: self.highest_edge(),
         }
     }
 
@@ -310,6 +401,7 @@ impl Table {
             head: Uuid::from(self.page_head()),
             edge: self.edge().into(),
             last_position: self.last_position,
+            epoch: self.epoch(),
             cut_off_at: after.and_then(|after| self.cut_off_at(after)),
             source: None,
             number: None,
@@ -323,7 +415,12 @@ impl Table {
 
     /// Where a restore or failover ended the epoch of a cursor below it.
     pub(super) fn cut_off_at(&self, cursor: EventId) -> Option<i64> {
-        let later = self.previous_ends.iter().skip(epoch_of(cursor) + 1);
-        later.copied().filter(|end| *end < cursor.position()).min()
+        let cutting = self.kept_epochs().filter(|epoch| epoch.cuts_off(cursor));
+        cutting.map(|epoch| epoch.previous_end).min()
+    }
+
+    /// A cursor was cut off there, at some time.
+    pub(super) fn was_cut_off_at(&self, cursor: EventId, end: i64) -> bool {
+        self.epochs.iter().any(|epoch| epoch.cuts_off(cursor) && epoch.previous_end == end)
     }
 }

@@ -124,7 +124,7 @@ impl<'a> World<'a> {
         for to in &scenario.before {
             world.table.append(*to, scenario.padding);
         }
-        world.reading = Some(Read::Head(world.table.head()));
+        world.read_head();
         if scenario.started {
             world.feed_answer();
             world.listener = Listener::Listens;
@@ -193,7 +193,7 @@ impl<'a> World<'a> {
                     self.pollable = true;
                 }
             }
-            Act::PageFails => self.page = self.page.take().map(|(asked, _)| self.read_page(asked)),
+            Act::PageFails => self.read_page_again(),
             Act::Take => self.take()?,
             Act::Ping => {
                 if let Some(subscription) = &mut self.subscription {
@@ -234,9 +234,9 @@ impl<'a> World<'a> {
         self.notify(self.table.last_position);
     }
 
-    /// Comes before everything else on a connection that can append.
+    /// Comes before everything else on a new connection.
     fn notice(&mut self) {
-        if self.table.check_epoch() {
+        if self.table.check_epoch(self.follower.epoch()) {
             // What is said then is no position.
             self.notify(i64::MAX);
         }
@@ -262,11 +262,10 @@ impl<'a> World<'a> {
         self.table.restore();
         self.set_listener(Listener::Lost);
         self.failed |= self.reading.is_some();
-        self.reading = match self.reading.take() {
-            Some(Read::Head(_)) => Some(Read::Head(self.table.head())),
-            _ => None,
-        };
-        self.page = self.page.take().map(|(asked, _)| self.read_page(asked));
+        if let Some(Read::Head(_)) = self.reading.take() {
+            self.read_head();
+        }
+        self.read_page_again();
     }
 
     /// The task of the feed: one thing after the other, own groups first.
@@ -285,7 +284,13 @@ impl<'a> World<'a> {
         }
     }
 
+    fn read_head(&mut self) {
+        self.notice();
+        self.reading = Some(Read::Head(self.table.head()));
+    }
+
     fn read_feed(&mut self) {
+        self.notice();
         let page = self.table.read_feed(self.follower.position(), self.follower.epoch());
         self.reading = Some(Read::Page(page));
     }
@@ -300,9 +305,14 @@ impl<'a> World<'a> {
         }
     }
 
-    fn read_page(&self, asked: Asked) -> (Asked, Vec<QueryRow>) {
+    fn read_page(&mut self, asked: Asked) -> (Asked, Vec<QueryRow>) {
+        self.notice();
         let rows = self.table.replay(&asked.request(), self.replays.size().bytes);
         (asked, rows)
+    }
+
+    fn read_page_again(&mut self) {
+        self.page = self.page.take().map(|(asked, _)| self.read_page(asked));
     }
 
     /// The body is polled once; that it is polled means that what it gave before was taken.
@@ -349,7 +359,7 @@ impl<'a> World<'a> {
     fn listen_to_the_hub(&mut self) {
         let Some(subscription) = &self.subscription else { return };
         if !self.pollable
-            && subscription.phase == Phase::Live
+            && matches!(subscription.phase, Phase::HandingOver | Phase::Live)
             && subscription.membership.woken().now_or_never().is_some()
         {
             self.pollable = true;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::Signal;
+use sqlx::{Connection, PgConnection};
 use wire::Outcome;
 
 use crate::senders::Addresses;
@@ -36,6 +37,8 @@ pub(crate) struct Cluster {
     pub(crate) instances: Vec<Instance>,
     /// Between each instance and the primary.
     pub(crate) gates: Vec<Gate>,
+    /// Between those who read the table and the primary.
+    pub(crate) readers: Gate,
     pub(crate) balancer: Balancer,
     pub(crate) guard: Arc<Guard>,
 }
@@ -69,10 +72,13 @@ impl Cluster {
             databases.iter().map(|database| database.address).collect();
         let primary = Arc::new(AtomicUsize::new(0));
         let (mut gates, mut servers) = (Vec::new(), Vec::new());
-        for number in 0..setup.instances {
+        let gate = || {
             let (addresses, primary) = (addresses.clone(), primary.clone());
-            let target = move || vec![addresses[primary.load(Ordering::Acquire)]];
-            let gate = Gate::open(Box::new(target)).await?;
+            Gate::open(Box::new(move || vec![addresses[primary.load(Ordering::Acquire)]]))
+        };
+        let readers = gate().await?;
+        for number in 0..setup.instances {
+            let gate = gate().await?;
             let home = subfolder(&folder, &format!("instance-{number}"))?;
             let log = setup.out.join(format!("instance-{number}.log"));
             let instance = Instance::new(&copy, &home, &log, gate.address, &guard)?
@@ -83,7 +89,7 @@ impl Cluster {
         }
         let balancer =
             Balancer::open(servers.iter().map(|server| server.address).collect()).await?;
-        Ok(Self { databases, primary, instances: servers, gates, balancer, guard })
+        Ok(Self { databases, primary, instances: servers, gates, readers, balancer, guard })
     }
 
     /// The primary of now.
@@ -128,6 +134,15 @@ impl Cluster {
         self.postgres().end(Signal::INT).await?;
         Ok(())
     }
+}
+
+/// A connection of the tester's own to the primary.
+pub(crate) async fn connect_through(gate: &Gate) -> Outcome<PgConnection> {
+    let url = format!(
+        "postgres://tidings@{}/tidings?sslmode=disable&application_name=torture",
+        gate.address
+    );
+    Ok(PgConnection::connect(&url).await?)
 }
 
 async fn databases(folder: &Path, guard: &Arc<Guard>, setup: &Setup<'_>) -> Outcome<Vec<Postgres>> {

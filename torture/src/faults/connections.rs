@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection, PgConnection};
 use wire::Outcome;
 
 use super::{Effect, Fault};
-use crate::cluster::{Cluster, Gate, Mode, Strike};
+use crate::cluster::{Cluster, Mode, Strike, connect_through};
 
 /// Some append comes sooner than that.
 const NEXT_APPEND: Duration = Duration::from_secs(10);
@@ -51,7 +50,7 @@ pub(super) async fn freeze(cluster: &Cluster, instance: Option<usize>) -> Outcom
     if connections == 0 {
         return Err("no instance was connected to Postgres".into());
     }
-    match tokio::time::timeout(NO_ANSWER, connect(&gates[0])).await {
+    match tokio::time::timeout(NO_ANSWER, connect_through(&gates[0])).await {
         Err(_) => Ok(Effect { observed: "a new connection got no answer".to_owned(), connections }),
         Ok(answered) => Err(format!("a new connection was answered: {answered:?}").into()),
     }
@@ -59,7 +58,7 @@ pub(super) async fn freeze(cluster: &Cluster, instance: Option<usize>) -> Outcom
 
 pub(super) async fn refuse(cluster: &Cluster) -> Outcome<Effect> {
     let connections = cut_all(cluster).await;
-    match connect(&cluster.gates[0]).await {
+    match connect_through(&cluster.gates[0]).await {
         Err(error) => {
             Ok(Effect { observed: format!("a new connection failed: {error}"), connections })
         }
@@ -82,12 +81,4 @@ pub(super) fn let_pass(cluster: &Cluster) {
         gate.thaw();
         gate.set(Mode::Pass);
     }
-}
-
-async fn connect(gate: &Gate) -> Outcome<PgConnection> {
-    let url = format!(
-        "postgres://tidings@{}/tidings?sslmode=disable&application_name=torture",
-        gate.address
-    );
-    Ok(PgConnection::connect(&url).await?)
 }

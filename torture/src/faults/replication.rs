@@ -8,7 +8,7 @@ use wire::Outcome;
 
 use super::Effect;
 use super::connections::{cut_all, let_pass};
-use crate::cluster::{Cluster, IN_SYNC, send_signal};
+use crate::cluster::{Cluster, IN_SYNC, Mode, send_signal};
 
 pub(super) async fn stop_standby(cluster: &Cluster) -> Outcome<Effect> {
     let status = cluster.standby()?.end(Signal::QUIT).await?;
@@ -32,6 +32,8 @@ pub(super) async fn kill_primary(cluster: &Cluster) -> Outcome<Effect> {
 /// that its postmaster was killed, waits no longer, and lets others see its rows before they end, too.
 async fn primary_vanishes(cluster: &Cluster) -> Outcome<(ExitStatus, usize)> {
     let connections = cut_all(cluster).await;
+    cluster.readers.set(Mode::Refuse);
+    cluster.readers.cut(None).await;
     Ok((cluster.postgres().end(Signal::KILL).await?, connections))
 }
 
@@ -42,6 +44,7 @@ pub(super) async fn promote(cluster: &Cluster) -> Outcome<()> {
     standby.becomes_true("select not pg_is_in_recovery()").await?;
     cluster.switch();
     let_pass(cluster);
+    cluster.readers.set(Mode::Pass);
     Ok(())
 }
 

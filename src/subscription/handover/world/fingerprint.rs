@@ -29,15 +29,17 @@ impl World<'_> {
         if let Some((asked, rows)) = &self.page {
             (asked.request().after, asked.request().depth).hash(&mut into);
             for row in rows {
-                (row.head, row.edge, row.last_position, row.cut_off_at).hash(&mut into);
+                (row.head, row.edge, row.last_position, row.epoch, row.cut_off_at).hash(&mut into);
                 (row.id, row.number, row.looked_at, row.data.is_some()).hash(&mut into);
             }
         }
         if let Some(subscription) = &self.subscription {
-            let Subscription { phase, position, outbox, then, page, depth, replayed, .. } =
-                subscription;
+            let Subscription {
+                phase, position, epoch, outbox, then, page, depth, replayed, ..
+            } = subscription;
             let ping_is_due = subscription.next_ping <= tokio::time::Instant::now();
-            (format!("{phase:?}"), position, then.as_ref().map(|(to, _)| to)).hash(&mut into);
+            (format!("{phase:?}"), position, epoch, then.as_ref().map(|(to, _)| to))
+                .hash(&mut into);
             (page.is_some(), depth, replayed, ping_is_due, outbox.len()).hash(&mut into);
             // Read, because the first frame says when to come back, which is chance.
             outbox.iter().for_each(|bytes| Frame::read_all(bytes).hash(&mut into));
