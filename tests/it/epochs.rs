@@ -16,13 +16,10 @@ async fn go_back_to_the_first_epoch(database: &TestDatabase, id: &str) {
 
 async fn go_back(database: &TestDatabase, id: &str, and: &str) {
     let id = uuid::Uuid::from(ulid::Ulid::from_string(id).unwrap());
-    database
-        .run(&format!(
-            "delete from tidings.notification where id > '{id}';
-             select setval('tidings.position', tidings.position('{id}')); {and}"
-        ))
-        .await;
-    // After the commit of that: nobody may find the database in between.
+    database.run(&format!("delete from tidings.notification where id > '{id}'; {and}")).await;
+    // After the commit of that, since everybody sees it at once.
+    database.run(&format!("select setval('tidings.position', tidings.position('{id}'))")).await;
+    // Nobody may go on with a database that was there in between.
     let cut = "select pg_terminate_backend(pid) from pg_stat_activity
         where datname = current_database() and pid <> pg_backend_pid()";
     database.run(cut).await;
