@@ -47,8 +47,9 @@ export class Connection {
   /** ms between the server's pings. */
   heartbeat = FIRST_HEARTBEAT;
   #attempt = new AbortController();
-  #wake = () => {};
+  #wake: () => unknown = () => {}; // from a wait, if there is reason enough
   #again = false;
+  #hurried = false;
   #closed = false;
   #heard: number | undefined; // while there is an attempt: when it began or last got anything
   #retry = FIRST_RETRY;
@@ -82,10 +83,16 @@ export class Connection {
     }
   }
 
-  /** Ends the stream or the wait, and connects at once: something else is wanted, or the network came. */
+  /** Replaces the stream at once: something else is wanted, or it may be dead without knowing. */
   restart(): void {
     this.#again = true;
     this.#attempt.abort();
+    this.hurry();
+  }
+
+  /** Between two tries, waits no longer than the server asked for. */
+  hurry(): void {
+    this.#hurried = true;
     this.#wake();
   }
 
@@ -116,7 +123,7 @@ export class Connection {
     }
     const parser = createParser({
       onEvent: ({ id, event = "message", data }) => this.#frame({ ...(id && { id }), event, data }),
-      onRetry: (ms) => (this.#retry = ms),
+      onRetry: (ms) => (this.#retry = Math.max(ms, 1)), // 0 would never grow
     });
     const decoder = new TextDecoder();
     const reader = response.body.getReader();
@@ -138,14 +145,26 @@ export class Connection {
     this.host.frame(frame);
   }
 
-  /** The newest `retry:` and up to half as much, so that clients spread; doubled with each failure. */
+  /**
+   * The newest `retry:` and up to half as much again, so that clients spread. Doubled with each
+   * failure, but whoever hurries is spared what the server did not ask for, and nothing else: they
+   * may do so any number of times.
+   */
   async #pause(): Promise<void> {
+    const spread = 1 + Math.random() / 2;
+    const asked = Math.max(this.#retry, this.#longest);
     const grown = Math.min(this.#retry * 2 ** this.#failures++, LONGEST_RETRY);
-    const delay = Math.max(this.#retry, grown, this.#longest) * (1 + Math.random() / 2);
+    this.#hurried = false;
+    await this.#sleep(asked * spread, () => this.#closed);
+    await this.#sleep((grown - asked) * spread, () => this.#closed || this.#hurried);
+  }
+
+  async #sleep(ms: number, enough: () => boolean): Promise<void> {
+    if (ms <= 0) return;
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, delay);
-      this.#wake = () => (clearTimeout(timer), resolve());
+      const timer = setTimeout(resolve, ms);
+      this.#wake = () => enough() && (clearTimeout(timer), resolve());
+      this.#wake();
     });
-    this.#wake = () => {};
   }
 }

@@ -55,7 +55,7 @@ export class Tab {
       // What was connected before may be dead without knowing.
       online: () => this.#leading?.restart(),
       offline: () => this.#leading?.state("offline"),
-      visible: () => (this.#resume(), this.#tick()),
+      visible: () => (this.#resume(), this.#tick(), this.#post({ type: "hurry", member: this.#id })),
       suspend: () => this.#suspend(),
       resume: () => this.#resume(),
     });
@@ -150,6 +150,7 @@ export class Tab {
     if (!this.#channel) return;
     if (message.type === "want") return this.#leading?.want(message);
     if (message.type === "leave") return this.#leading?.leave(message.member);
+    if (message.type === "hurry") return this.#leading?.hurry();
     if (message.leader < this.#leader) return;
     const { type, leader } = message;
     if (type !== "open" && type !== "state") this.#alive();

@@ -146,7 +146,7 @@ test("a leader from before is not listened to", { skip }, async (t) => {
   const all = await tabs(2);
   // A page that lost its lock while it was frozen answers messages all the same.
   await all[0].page.evaluate((address) => {
-    const channel = new BroadcastChannel(`tidings/1:${address}`);
+    const channel = new BroadcastChannel(`tidings/2:${address}`);
     channel.postMessage({ type: "state", leader: 1, state: "offline" });
     channel.postMessage({ type: "frame", leader: 1, stream: "1/1", number: 0, frame: { event: "tidings.live", data: "{}" } });
   }, `${proxy.url}/api/notifications/subscribe/${to}`);
@@ -192,6 +192,33 @@ test("cuts, and a network that is away, lose and double nothing in any tab", { s
   proxy.mend();
   await expectAll(all, sent);
   for (const tab of all) await tab.live();
+});
+
+test("a tab that somebody looks at does not wait, whether it leads or not", { skip }, async (t) => {
+  const { proxy, open, to } = await setting(t);
+  // Once the waits have grown they never end by themselves.
+  const patient = () => {
+    const real = window.setTimeout;
+    const never = (ms: number) => (void window.report("waits", ms), 0);
+    window.setTimeout = ((then: () => void, ms = 0) => (ms < 2_500 ? real(then, ms) : never(ms))) as typeof setTimeout;
+  };
+  const leader = await open({}, { before: patient });
+  await leader.live();
+  const all = [leader, await open()];
+  const cover = await browser.context.newPage();
+  t.after(() => cover.close());
+  const sent: string[] = [];
+  for (const [round, tab] of all.entries()) {
+    for (const each of all) await each.live();
+    await cover.bringToFront();
+    proxy.break();
+    await leader.told.count(round + 1, "wait");
+    sent.push(...(await server.sendMany(to, 3)));
+    proxy.mend();
+    await tab.page.bringToFront();
+    await expectAll(all, sent);
+  }
+  assert.equal(proxy.open, 1);
 });
 
 test("a browser that is offline says so, and comes back with everything", { skip }, async (t) => {
