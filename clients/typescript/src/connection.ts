@@ -128,7 +128,8 @@ export class Connection {
     const decoder = new TextDecoder();
     const reader = response.body.getReader();
     for (;;) {
-      const { done, value } = await reader.read();
+      // A stream that is cut ends like any other, and whoever comes back finds out what is wrong.
+      const { done, value } = await reader.read().catch(() => ({ done: true, value: undefined }));
       if (done || this.#attempt.signal.aborted) return;
       this.#heard = Date.now();
       parser.feed(decoder.decode(value, { stream: true }));

@@ -256,3 +256,27 @@ test("an origin that the server does not know is told what to set", { skip }, as
   assert.match(problem?.detail ?? "", /localhost.*TIDINGS_CORS_ORIGINS/);
   assert.equal(tab.states.all.at(-1), "reconnecting");
 });
+
+test("a request that is cut is not taken for an origin that is refused", { skip }, async (t) => {
+  const { open } = await setting(t);
+  const first = () => {
+    const real = window.fetch;
+    window.fetch = () => ((window.fetch = real), Promise.reject(new TypeError("cut")));
+  };
+  const tab = await open({ history: false }, { before: first });
+  await tab.live();
+  assert.deepEqual(tab.problems.all.map(({ title }) => title), ["unreachable"]);
+});
+
+test("nor is a server whose answers were read, whatever a gateway says in its place", { skip }, async (t) => {
+  const { proxy, tabs, to } = await setting(t);
+  const [tab] = await tabs(1);
+  await tab.page.evaluate(() => {
+    const real = window.fetch;
+    let left = 2; // that no page may read
+    window.fetch = (input, init) => (init?.mode !== "no-cors" && left-- > 0 ? Promise.reject(new TypeError("foreign")) : real(input, init));
+  });
+  proxy.cut();
+  await expectAll([tab], await server.sendMany(to, 1));
+  assert.deepEqual(tab.problems.all.map(({ title }) => title), ["unreachable"]);
+});
