@@ -55,7 +55,7 @@ export class Pair {
       await sending.stop();
     }
     await this.expectEverything(sending.answered.all);
-    this.t.diagnostic(`${sending.answered.all.length} sent, ${sending.failed} not answered, ${this.streams()}`);
+    this.t.diagnostic(`${sending.answered.all.length} sent, ${sending.failed.all.length} not answered, ${this.streams()}`);
   }
 
   /** Both have exactly what is in the table, in its order; and all that was answered is in the table. */
