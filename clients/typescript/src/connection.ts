@@ -66,7 +66,7 @@ export class Connection {
   async run(): Promise<void> {
     this.host.state("connecting");
     while (!this.#closed) {
-      this.#again = false;
+      this.#again = this.#hurried = false;
       this.#longest = 0;
       let problem: Problem | undefined;
       try {
@@ -90,7 +90,7 @@ export class Connection {
     this.hurry();
   }
 
-  /** Between two tries, waits no longer than the server asked for. */
+  /** Waits no longer than the server asked for, now or after the try that is under way. */
   hurry(): void {
     this.#hurried = true;
     this.#wake();
@@ -155,7 +155,6 @@ export class Connection {
     const spread = 1 + Math.random() / 2;
     const asked = Math.max(this.#retry, this.#longest);
     const grown = Math.min(this.#retry * 2 ** this.#failures++, LONGEST_RETRY);
-    this.#hurried = false;
     await this.#sleep(asked * spread, () => this.#closed);
     await this.#sleep((grown - asked) * spread, () => this.#closed || this.#hurried);
   }

@@ -41,6 +41,11 @@ export class TidingsError extends Error {
   get slug(): string {
     return this.problem.type.replace(/^.*:/, "");
   }
+
+  /** Whether trying again is no use, because the server itself asks for a change. */
+  get final(): boolean {
+    return isFinal(this.problem);
+  }
 }
 
 /** The error of an answer that is none of the 2xx. */

@@ -131,7 +131,7 @@ test("a new subscription does not wait for as long as those before it", async (t
     ...Array<Answer>(4).fill(problem(500, "internal")),
     stream(ready(1), live),
   ]);
-  const before = await stub.requests.count(5, "request");
+  const before = await stub.requests.count(5, "request"); // which is not answered yet
   const other = client.subscribe({}, { from: id(1) });
   t.after(() => other.close());
   await states.until((all) => all.at(-1) === "live", "live");
@@ -216,6 +216,7 @@ test("what the server asks to change is final", async (t) => {
   assert.ok(error instanceof TidingsError);
   assert.equal(error.status, 400);
   assert.equal(error.message, "about invalid-user");
+  assert.ok(error.final);
   assert.equal(subscription.connection, "failed");
 });
 

@@ -18,29 +18,35 @@ export class Retry {
 
   /** The first answer; a refusal that asking again does not mend, and an abort, are thrown. */
   async until<T>(ask: () => Promise<T>, signal: AbortSignal, failed: (problem: Problem) => void): Promise<T> {
-    for (let failures = 0; ; failures++) {
-      try {
-        return await ask();
-      } catch (error) {
-        if (signal.aborted || !(error instanceof TidingsError) || isFinal(error)) throw error;
-        failed(error.problem);
-        await this.#pause(Math.max(FIRST, (error.retryAfterSeconds ?? 0) * 1000), Math.min(FIRST * 2 ** failures, LONGEST), signal);
+    let looked = new AbortController();
+    const hurry = () => globalThis.document?.hidden || looked.abort();
+    for (const event of HURRY) globalThis.addEventListener?.(event, hurry);
+    try {
+      for (let failures = 0; ; failures++) {
+        looked = new AbortController();
+        try {
+          return await ask();
+        } catch (error) {
+          if (signal.aborted || !(error instanceof TidingsError) || error.final) throw error;
+          failed(error.problem);
+          const least = Math.max(FIRST, (error.retryAfterSeconds ?? 0) * 1000);
+          await this.#pause(least, Math.min(FIRST * 2 ** failures, LONGEST), signal, looked.signal);
+        }
+        signal.throwIfAborted();
       }
-      signal.throwIfAborted();
+    } finally {
+      for (const event of HURRY) globalThis.removeEventListener?.(event, hurry);
     }
   }
 
   /** Up to half as much again, so that clients spread. What is above `least`, nobody has to wait who looks. */
-  async #pause(least: number, grown: number, signal: AbortSignal): Promise<void> {
+  async #pause(least: number, grown: number, signal: AbortSignal, looked: AbortSignal): Promise<void> {
     const spread = 1 + Math.random() / 2;
-    const [now, looked] = [new AbortController(), new AbortController()];
-    const hurry = () => globalThis.document?.hidden || looked.abort();
+    const now = new AbortController();
     this.#wake = () => now.abort();
-    for (const event of HURRY) globalThis.addEventListener?.(event, hurry);
     const stop = AbortSignal.any([signal, now.signal]);
     await sleep(least * spread, stop);
-    await sleep((grown - least) * spread, AbortSignal.any([stop, looked.signal]));
-    for (const event of HURRY) globalThis.removeEventListener?.(event, hurry);
+    await sleep((grown - least) * spread, AbortSignal.any([stop, looked]));
   }
 }
 
@@ -51,10 +57,4 @@ function sleep(ms: number, signal: AbortSignal): Promise<void> {
     if (signal.aborted) wake();
     signal.addEventListener("abort", wake);
   });
-}
-
-/** Tidings itself asks for a change; a 4xx of something in between passes, as during a deployment. */
-function isFinal({ problem, status }: TidingsError): boolean {
-  const clients = status >= 400 && status < 500 && status !== 408 && status !== 429;
-  return problem.type.startsWith("urn:tidings:problem:") && (clients || status === 501);
 }
