@@ -233,19 +233,29 @@ test("a browser that is offline says so, and comes back with everything", { skip
   await expectAll(all, sent);
 });
 
-test("without Web Locks each tab has a connection of its own, and says so once", { skip }, async (t) => {
-  const { proxy, open, to } = await setting(t);
-  const lockless = () => Object.defineProperty(Navigator.prototype, "locks", { value: undefined });
-  const all = [await open({}, { before: lockless }), await open({}, { before: lockless })];
-  for (const tab of all) await tab.live();
-  await expectAll(all, await server.sendMany(to, 5));
-  assert.equal(proxy.open, 2);
-  const again = all[0] as BrowserTab;
-  await again.page.evaluate(() => window.stop());
-  await again.start();
-  await again.states.until((states) => states.lastIndexOf("live") > states.indexOf("closed"), "live again");
-  for (const tab of all) assert.deepEqual(tab.told.all.map(([kind]) => kind), ["info"]);
-});
+const POORER: Record<string, () => void> = {
+  "Web Locks": () => Object.defineProperty(Navigator.prototype, "locks", { value: undefined }),
+  // As in browsers that are told to keep nothing.
+  BroadcastChannel: () => {
+    window.BroadcastChannel = function () {
+      throw new DOMException("The operation is insecure.", "SecurityError");
+    } as unknown as typeof BroadcastChannel;
+  },
+};
+for (const [missing, before] of Object.entries(POORER)) {
+  test(`without ${missing} each tab has a connection of its own, and says so once`, { skip }, async (t) => {
+    const { proxy, open, to } = await setting(t);
+    const all = [await open({}, { before }), await open({}, { before })];
+    for (const tab of all) await tab.live();
+    await expectAll(all, await server.sendMany(to, 5));
+    assert.equal(proxy.open, 2);
+    const again = all[0] as BrowserTab;
+    await again.page.evaluate(() => window.stop());
+    await again.start();
+    await again.states.until((states) => states.lastIndexOf("live") > states.indexOf("closed"), "live again");
+    for (const tab of all) assert.deepEqual(tab.told.all.map(([kind]) => kind), ["info"]);
+  });
+}
 
 test("an origin that the server does not know is told what to set", { skip }, async (t) => {
   const { open } = await setting(t);
