@@ -224,7 +224,7 @@ export class Notifications {
   }
 
   #changed(change: StateChange): void {
-    this.#changes.push(change);
+    if (this.#loadingMore()) this.#changes.push(change);
     this.#items.update((items) => applyState(items, change));
     void this.#count();
   }
