@@ -4,47 +4,29 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { after, before, test, type TestContext } from "node:test";
-import { Browser, noBrowser, Pages } from "../../typescript/build/harness/browser.js";
-import { Proxy } from "../../typescript/build/harness/proxy.js";
-import { noServer, Server } from "../../typescript/build/harness/server.js";
+import type { Server } from "../../typescript/build/harness/server.js";
 import { Answers } from "./harness/answers.js";
+import { skip, World } from "./harness/world.js";
 
-const skip = noServer || noBrowser;
-let pages: Pages;
-let browser: Browser;
+let world: World;
 
 before(async () => {
-  if (skip) return;
-  pages = await Pages.start({ "/native": `${import.meta.dirname}/page/native.js` });
-  browser = await Browser.start(pages);
+  if (!skip) world = await World.start();
 });
-after(async () => {
-  await browser?.stop();
-  pages?.stop();
-});
+after(() => world?.stop());
 
-/** A server with these settings, and a way to open tabs at it, each behind a proxy of its own. */
-async function setting(t: TestContext, settings: Record<string, string>) {
-  const server = await Server.start({ TIDINGS_CORS_ORIGINS: pages.origin(), ...settings });
-  t.after(() => server.stop());
-  const open = async (user: string) => {
-    const proxy = await Proxy.start(() => server.port);
-    const tab = await browser.open({ url: proxy.url, user }, { path: "/native" });
-    t.after(async () => {
-      await tab.page.close();
-      await proxy.stop();
-    });
-    return { tab, proxy };
-  };
-  return { server, open };
+/** A tab behind a proxy of its own. */
+async function open(t: TestContext, server: Server, user: string) {
+  const proxy = await world.proxy(t, server);
+  return { proxy, tab: await world.open(t, "native", proxy, user) };
 }
 
 const subscribe = (server: Server, accept: string) =>
   fetch(`${server.url}/api/notifications/subscribe/shop/ada`, { headers: { accept } });
 
 test("the table in docs/protocol.md is what EventSource does in this browser", { skip }, async () => {
-  const page = await browser.context.newPage();
-  await page.goto(`${pages.origin()}/nothing`);
+  const page = await world.browser.context.newPage();
+  await page.goto(`${world.pages.origin()}/nothing`);
   const observed = await Answers.observe(page);
   const text = await readFile(`${import.meta.dirname}/../../../docs/protocol.md`, "utf8");
   const [, table] = /^\| answer \| events.*\n\|[-|]+\n((?:\|.*\n)+)/m.exec(text) ?? [];
@@ -53,12 +35,12 @@ test("the table in docs/protocol.md is what EventSource does in this browser", {
 });
 
 test("a stream that is refused for overload comes back by itself, and has everything", { skip }, async (t) => {
-  const { server, open } = await setting(t, { TIDINGS_MAX_CONNECTIONS: "1" });
-  const { tab, proxy } = await open("ada");
+  const server = await world.server({ TIDINGS_MAX_CONNECTIONS: "1" });
+  const { tab, proxy } = await open(t, server, "ada");
   await tab.live();
   proxy.break();
   await tab.states.until((all) => all.at(-1) === "reconnecting", "reconnecting");
-  const other = await open("bob");
+  const other = await open(t, server, "bob");
   await other.tab.states.until((all) => all.at(-1) === "live", "the only place", 60_000);
   proxy.mend();
   await proxy.streams.count(2, "stream");
@@ -75,8 +57,8 @@ test("a stream that is refused for overload comes back by itself, and has everyt
 });
 
 test("a server that is shut down and started again keeps its EventSources", { skip }, async (t) => {
-  const { server, open } = await setting(t, {});
-  const { tab, proxy } = await open("ada");
+  const server = await world.server();
+  const { tab, proxy } = await open(t, server, "ada");
   await tab.live();
   await server.end();
   await tab.states.until((all) => all.at(-1) === "reconnecting", "reconnecting");
@@ -89,10 +71,10 @@ test("a server that is shut down and started again keeps its EventSources", { sk
   assert.ok(!tab.states.all.includes("failed"));
 });
 
-test("what a page has to mend itself is final", { skip }, async (t) => {
-  const { server } = await setting(t, {});
-  const page = await browser.context.newPage();
-  await page.goto(pages.origin());
+test("what a page has to mend itself is final", { skip }, async () => {
+  const server = await world.server();
+  const page = await world.browser.context.newPage();
+  await page.goto(world.pages.origin());
   const address = `${server.url}/api/notifications/subscribe/shop/ada?last_event_id=17`;
   assert.equal((await fetch(address)).status, 400);
   const state = await page.evaluate(

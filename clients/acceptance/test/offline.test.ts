@@ -3,28 +3,22 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { Browser, noBrowser, Pages } from "../../typescript/build/harness/browser.js";
-import { noServer, Server } from "../../typescript/build/harness/server.js";
+import type { Server } from "../../typescript/build/harness/server.js";
 import { network } from "./harness/network.js";
+import { skip, World } from "./harness/world.js";
 
-const skip = noServer || noBrowser;
-let pages: Pages;
-let browser: Browser;
+let world: World;
 let server: Server;
 
 before(async () => {
   if (skip) return;
-  pages = await Pages.start({ "/native": `${import.meta.dirname}/page/native.js` });
-  [browser, server] = await Promise.all([Browser.start(pages), Server.start({ TIDINGS_CORS_ORIGINS: pages.origin() })]);
+  world = await World.start();
+  server = await world.server();
 });
-after(async () => {
-  await browser?.stop();
-  await server?.stop();
-  pages?.stop();
-});
+after(() => world?.stop());
 
-test("offline by the DevTools protocol does not cut an open EventSource", { skip }, async () => {
-  const tab = await browser.open({ url: server.url, user: "ada" }, { path: "/native" });
+test("offline by the DevTools protocol does not cut an open EventSource", { skip }, async (t) => {
+  const tab = await world.open(t, "native", server, "ada");
   await tab.live();
   const { offline, online } = await network(tab.page);
   await offline();
@@ -33,11 +27,10 @@ test("offline by the DevTools protocol does not cut an open EventSource", { skip
   assert.deepEqual(await tab.ids.count(10, "notification"), sent);
   assert.deepEqual(tab.states.all, ["live"]);
   await online();
-  await tab.page.close();
 });
 
-test("nor an open stream of fetch", { skip }, async () => {
-  const tab = await browser.open({ url: server.url, user: "none" }, { path: "/native" });
+test("nor an open stream of fetch", { skip }, async (t) => {
+  const tab = await world.open(t, "native", server, "none");
   await tab.page.evaluate(async (url) => {
     const { body } = await fetch(url);
     const reader = body!.pipeThrough(new TextDecoderStream()).getReader();
@@ -55,11 +48,10 @@ test("nor an open stream of fetch", { skip }, async () => {
   await offline();
   const { id } = await server.send("shop/bob", "offline");
   await tab.told.until((all) => all.some(([, text]) => String(text).includes(id)), "what was sent");
-  await tab.page.close();
 });
 
-test("but it refuses a new one, from which EventSource comes back by itself", { skip }, async () => {
-  const tab = await browser.open({ url: server.url, user: "cy" }, { path: "/native" });
+test("but it refuses a new one, from which EventSource comes back by itself", { skip }, async (t) => {
+  const tab = await world.open(t, "native", server, "cy");
   await tab.live();
   const { offline, online } = await network(tab.page);
   await offline();
@@ -70,5 +62,4 @@ test("but it refuses a new one, from which EventSource comes back by itself", { 
   assert.deepEqual(tab.ids.all, []);
   await online();
   assert.deepEqual(await tab.ids.count(5, "notification"), sent);
-  await tab.page.close();
 });

@@ -3,37 +3,27 @@
 
 import assert from "node:assert/strict";
 import { after, before, test, type TestContext } from "node:test";
-import { Browser, noBrowser, Pages, type BrowserTab } from "../../typescript/build/harness/browser.js";
-import { Proxy } from "../../typescript/build/harness/proxy.js";
-import { noServer, Server } from "../../typescript/build/harness/server.js";
+import type { BrowserTab } from "../../typescript/build/harness/browser.js";
+import type { Server } from "../../typescript/build/harness/server.js";
 import { Sending } from "./harness/sending.js";
+import { skip, World, type Kind } from "./harness/world.js";
 
-const skip = noServer || noBrowser;
-let pages: Pages;
-let browser: Browser;
+let world: World;
 let server: Server;
 
 before(async () => {
   if (skip) return;
-  pages = await Pages.start({ "/native": `${import.meta.dirname}/page/native.js` });
-  [browser, server] = await Promise.all([Browser.start(pages), Server.start({ TIDINGS_CORS_ORIGINS: pages.origin() })]);
+  world = await World.start();
+  server = await world.server();
 });
-after(async () => {
-  await browser?.stop();
-  await server?.stop();
-  pages?.stop();
-});
+after(() => world?.stop());
 
 /** Nine tabs of one user, behind one proxy. */
-async function nine(t: TestContext, user: string, path: string, ready: (tab: BrowserTab, place: number) => Promise<void>) {
-  const proxy = await Proxy.start(() => server.port);
+async function nine(t: TestContext, kind: Kind, user: string, ready: (tab: BrowserTab, place: number) => Promise<void>) {
+  const proxy = await world.proxy(t, server);
   const tabs: BrowserTab[] = [];
-  t.after(async () => {
-    for (const { page } of tabs) await page.close();
-    await proxy.stop();
-  });
   for (let place = 0; place < 9; place++) {
-    const tab = await browser.open({ url: proxy.url, user }, { path });
+    const tab = await world.open(t, kind, proxy, user);
     tabs.push(tab);
     await ready(tab, place);
   }
@@ -41,7 +31,7 @@ async function nine(t: TestContext, user: string, path: string, ready: (tab: Bro
 }
 
 test("with the browser's own EventSource, a seventh tab waits until another is closed", { skip }, async (t) => {
-  const { proxy, tabs } = await nine(t, "bob", "/native", async (tab, place) => {
+  const { proxy, tabs } = await nine(t, "native", "bob", async (tab, place) => {
     if (place < 6) await tab.live();
   });
   const [first, ...rest] = tabs as [BrowserTab, ...BrowserTab[]];
@@ -54,7 +44,7 @@ test("with the browser's own EventSource, a seventh tab waits until another is c
 });
 
 test("with the package all nine live on one connection, which moves within a second", { skip }, async (t) => {
-  const { proxy, tabs } = await nine(t, "ada", "/", (tab) => tab.live());
+  const { proxy, tabs } = await nine(t, "package", "ada", (tab) => tab.live());
   const [leader, ...others] = tabs as [BrowserTab, ...BrowserTab[]];
   const sending = new Sending(server, "shop/ada");
   for (const tab of tabs) await tab.ids.count(5, "notification");

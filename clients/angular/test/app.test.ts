@@ -145,6 +145,24 @@ test("a window that is opened while the server is away fills when it comes", { s
   await window.focuses("h2: Notifications");
 });
 
+test("and it does not wait for long when somebody looks at it", { skip }, async (t) => {
+  const { open, server, to, proxy } = await world.setting(t);
+  proxy.break();
+  const window = await open();
+  const { page } = window;
+  // Once the waits have grown they never end by themselves.
+  await page.evaluate(() => {
+    const real = setTimeout;
+    const never = () => ((document.title = "waits"), 0);
+    globalThis.setTimeout = ((then: () => void, ms = 0) => (ms < 2_500 ? real(then, ms) : never())) as typeof setTimeout;
+  });
+  await page.waitForFunction(() => document.title === "waits");
+  const sent = await server.sendMany(to, 2);
+  proxy.mend();
+  await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange", { bubbles: true })));
+  await window.shows(newestFirst(sent));
+});
+
 test("an origin that the server does not know is refused, and told what to set", { skip }, async (t) => {
   const strict = await Server.start();
   t.after(() => strict.stop());

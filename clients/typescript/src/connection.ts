@@ -47,8 +47,9 @@ export class Connection {
   /** ms between the server's pings. */
   heartbeat = FIRST_HEARTBEAT;
   #attempt = new AbortController();
-  #wake = () => {};
+  #wake: () => unknown = () => {}; // from a wait, if there is reason enough
   #again = false;
+  #hurried = false;
   #closed = false;
   #heard: number | undefined; // while there is an attempt: when it began or last got anything
   #retry = FIRST_RETRY;
@@ -65,7 +66,7 @@ export class Connection {
   async run(): Promise<void> {
     this.host.state("connecting");
     while (!this.#closed) {
-      this.#again = false;
+      this.#again = this.#hurried = false;
       this.#longest = 0;
       let problem: Problem | undefined;
       try {
@@ -82,10 +83,16 @@ export class Connection {
     }
   }
 
-  /** Ends the stream or the wait, and connects at once: something else is wanted, or the network came. */
+  /** Replaces the stream at once: something else is wanted, or it may be dead without knowing. */
   restart(): void {
     this.#again = true;
     this.#attempt.abort();
+    this.hurry();
+  }
+
+  /** Waits no longer than the server asked for, now or after the try that is under way. */
+  hurry(): void {
+    this.#hurried = true;
     this.#wake();
   }
 
@@ -116,12 +123,13 @@ export class Connection {
     }
     const parser = createParser({
       onEvent: ({ id, event = "message", data }) => this.#frame({ ...(id && { id }), event, data }),
-      onRetry: (ms) => (this.#retry = ms),
+      onRetry: (ms) => (this.#retry = Math.max(ms, 1)), // 0 would never grow
     });
     const decoder = new TextDecoder();
     const reader = response.body.getReader();
     for (;;) {
-      const { done, value } = await reader.read();
+      // A stream that is cut ends like any other, and whoever comes back finds out what is wrong.
+      const { done, value } = await reader.read().catch(() => ({ done: true, value: undefined }));
       if (done || this.#attempt.signal.aborted) return;
       this.#heard = Date.now();
       parser.feed(decoder.decode(value, { stream: true }));
@@ -138,14 +146,25 @@ export class Connection {
     this.host.frame(frame);
   }
 
-  /** The newest `retry:` and up to half as much, so that clients spread; doubled with each failure. */
+  /**
+   * The newest `retry:` and up to half as much again, so that clients spread. Doubled with each
+   * failure, but whoever hurries is spared what the server did not ask for, and nothing else: they
+   * may do so any number of times.
+   */
   async #pause(): Promise<void> {
+    const spread = 1 + Math.random() / 2;
+    const asked = Math.max(this.#retry, this.#longest);
     const grown = Math.min(this.#retry * 2 ** this.#failures++, LONGEST_RETRY);
-    const delay = Math.max(this.#retry, grown, this.#longest) * (1 + Math.random() / 2);
+    await this.#sleep(asked * spread, () => this.#closed);
+    await this.#sleep((grown - asked) * spread, () => this.#closed || this.#hurried);
+  }
+
+  async #sleep(ms: number, enough: () => boolean): Promise<void> {
+    if (ms <= 0) return;
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, delay);
-      this.#wake = () => (clearTimeout(timer), resolve());
+      const timer = setTimeout(resolve, ms);
+      this.#wake = () => enough() && (clearTimeout(timer), resolve());
+      this.#wake();
     });
-    this.#wake = () => {};
   }
 }

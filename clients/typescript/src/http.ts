@@ -31,6 +31,7 @@ export interface Request {
 export class Http {
   readonly #options: HttpOptions;
   readonly #server: string;
+  #read = false; // an answer, ever
 
   constructor(options: HttpOptions) {
     this.#options = options;
@@ -62,27 +63,37 @@ export class Http {
       }).catch(async (error: unknown) => {
         throw signal?.aborted ? error : await this.#unreachable(error);
       });
+      this.#read = true;
       if (response.ok) return response;
       const error = await errorOf(response);
       if (response.status !== 401 || !token || refresh) throw error;
     }
   }
 
-  /** Browsers do not tell a page whether a server is down or only refuses its origin; this does. */
   async #unreachable(error: unknown): Promise<TidingsError> {
-    const page = globalThis.location?.origin;
-    const answers =
-      page !== undefined &&
-      page !== new URL(this.#server).origin &&
-      (await fetch(`${this.#server}/livez`, { mode: "no-cors", cache: "no-store" }).then(
-        () => true,
-        () => false,
-      ));
     return new TidingsError(
-      answers
-        ? ours("foreign-page", `${this.#server} answers, but not to pages of ${page}: add it to TIDINGS_CORS_ORIGINS there.`)
+      (await this.#refuses())
+        ? ours("foreign-page", `${this.#server} answers, but not to pages of ${location.origin}: add it to TIDINGS_CORS_ORIGINS there.`)
         : ours("unreachable", `${this.#server} cannot be reached: ${String(error)}`),
     );
+  }
+
+  /**
+   * Browsers do not tell a page whether a server is down or only refuses its origin. It refuses if it
+   * answers what nobody can read, and then not what could be read. One that was read before does not:
+   * that request was cut, or a gateway's page came in its place.
+   */
+  async #refuses(): Promise<boolean> {
+    const page = globalThis.location?.origin;
+    if (this.#read || page === undefined || page === new URL(this.#server).origin) return false;
+    const answers = (mode: RequestMode) =>
+      fetch(`${this.#server}/livez`, { mode, cache: "no-store" }).then(
+        () => true,
+        () => false,
+      );
+    if (!(await answers("no-cors"))) return false;
+    this.#read = await answers("cors");
+    return !this.#read;
   }
 }
 

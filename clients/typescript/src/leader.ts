@@ -51,6 +51,7 @@ export class Leader implements Host {
     if (lower) this.#position = after;
     if (lower || !topics.every((topic) => this.#asked.topics.includes(topic))) this.restart();
     else if (this.#open) this.#announce(this.#position ?? ZERO);
+    else this.hurry();
     this.#tell();
   }
 
@@ -62,6 +63,12 @@ export class Leader implements Host {
   tick(): void {
     this.#connection.check();
     this.post({ type: "beat", leader: this.id });
+  }
+
+  /** Somebody looks: a silent stream is replaced, and a wait for the next try cut short. */
+  hurry(): void {
+    this.#connection.check();
+    this.#connection.hurry();
   }
 
   /** Replaces the connection at once. */

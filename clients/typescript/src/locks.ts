@@ -1,14 +1,13 @@
 // Who may lead. With Web Locks one subscription of all tabs; without, one of each page.
 
+import { canBroadcast, PageChannel, type Channel } from "./channel.js";
+
 /** The part of Web Locks that is used. */
 export interface Locks {
   request(name: string, options: { signal?: AbortSignal; steal?: boolean }, hold: () => Promise<void>): Promise<unknown>;
 }
 
 const queues = /* @__PURE__ */ new Map<string, Promise<void>>();
-
-// Tells pages apart where they must not hear each other.
-const page = /* @__PURE__ */ Math.random().toString(36).slice(2);
 
 /** Locks among the subscriptions of one page. None of them can freeze alone, so nothing is stolen. */
 export const pageLocks: Locks = {
@@ -21,13 +20,14 @@ export const pageLocks: Locks = {
 
 let told = false;
 
-/** The locks to use, and the name under which those who share a connection meet. */
-export function locksFor(name: string, share: boolean, info: (message: string) => void): { locks: Locks; name: string } {
+/** Where those who share a connection meet: in all tabs if they may and can, else in this page. */
+export function meeting(share: boolean, info: (message: string) => void): { locks: Locks; channel: (name: string) => Channel } {
   const locks = globalThis.navigator?.locks;
-  if (share && locks) return { locks, name };
+  if (share && locks && canBroadcast()) return { locks, channel: (name) => new BroadcastChannel(name) };
   if (share && globalThis.document && !told) {
     told = true;
-    info("Tidings: Web Locks are missing (pages need https for them), so each tab has a connection of its own.");
+    const reason = locks ? "BroadcastChannel is forbidden here" : "Web Locks are missing (pages need https for them)";
+    info(`Tidings: ${reason}, so each tab has a connection of its own.`);
   }
-  return { locks: pageLocks, name: `${name}#${page}` };
+  return { locks: pageLocks, channel: (name) => new PageChannel(name) };
 }

@@ -8,7 +8,7 @@ import type { ConnectionState, Frame } from "./connection.js";
 import type { Problem } from "./problem.js";
 
 /** Tabs can run different versions of the package; only those with the same number talk. */
-export const PROTOCOL = 1;
+export const PROTOCOL = 2;
 
 /** From a member: what it needs the stream to hold. The leader answers with `open` or `state`. */
 export interface Want {
@@ -22,6 +22,12 @@ export interface Want {
 /** From a member: its topics are no longer needed. */
 export interface Leave {
   type: "leave";
+  member: string;
+}
+
+/** From a member: somebody looks at it, so the leader must not wait for its next try. */
+export interface Hurry {
+  type: "hurry";
   member: string;
 }
 
@@ -83,4 +89,4 @@ export interface Fail {
 }
 
 /** Anything on the channel. */
-export type Message = Want | Leave | Open | Passed | Aside | Beat | State | Fail;
+export type Message = Want | Leave | Hurry | Open | Passed | Aside | Beat | State | Fail;

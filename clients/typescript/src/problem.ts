@@ -17,6 +17,8 @@ export interface Problem {
   [member: string]: unknown;
 }
 
+const LONGEST = 86_400; // s that are waited for; a timer for a month would fire at once
+
 /** A request failed; `problem` says why. */
 export class TidingsError extends Error {
   override readonly name = "TidingsError";
@@ -39,12 +41,17 @@ export class TidingsError extends Error {
   get slug(): string {
     return this.problem.type.replace(/^.*:/, "");
   }
+
+  /** Whether trying again is no use, because the server itself asks for a change. */
+  get final(): boolean {
+    return isFinal(this.problem);
+  }
 }
 
 /** The error of an answer that is none of the 2xx. */
 export async function errorOf(response: Response): Promise<TidingsError> {
   const text = await response.text().catch(() => "");
-  const retryAfter = Number(response.headers.get("retry-after") ?? NaN);
+  const retryAfter = Math.min(Number(response.headers.get("retry-after") ?? NaN), LONGEST);
   return new TidingsError(
     asProblem(text) ?? ours("foreign-answer", `${response.url} answered ${response.status}, and not as Tidings does.`, response.status),
     Number.isNaN(retryAfter) ? undefined : retryAfter,

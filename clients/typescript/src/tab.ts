@@ -4,11 +4,12 @@
 // A frozen page keeps its lock, and has no timers and no network. So it gives the lock back when told
 // that it will be frozen, and if it was not told, the others take the lock after two silent pings.
 
+import type { Channel } from "./channel.js";
 import type { ConnectionState, Frame } from "./connection.js";
 import type { Follower } from "./follower.js";
 import type { Http } from "./http.js";
 import { Leader } from "./leader.js";
-import { locksFor, pageLocks, type Locks } from "./locks.js";
+import { meeting, pageLocks, type Locks } from "./locks.js";
 import { PROTOCOL, type Message, type State, type Want } from "./messages.js";
 import { watchPage } from "./page.js";
 import type { Problem } from "./problem.js";
@@ -32,9 +33,10 @@ export class Tab {
   readonly #options: TabOptions;
   readonly #unwatch: () => void;
   readonly #name: string;
+  readonly #open: (name: string) => Channel;
   #locks: Locks;
   #lock = new AbortController();
-  #channel: BroadcastChannel | undefined;
+  #channel: Channel | undefined;
   #leading: Leader | undefined;
   #leader = 0;
   #topics: readonly string[] = []; // of the last stream heard of
@@ -48,14 +50,15 @@ export class Tab {
 
   constructor(options: TabOptions) {
     this.#options = options;
-    const { locks, name } = locksFor(`tidings/${PROTOCOL}:${options.address}`, options.share, options.info);
+    this.#name = `tidings/${PROTOCOL}:${options.address}`;
+    const { locks, channel } = meeting(options.share, options.info);
     this.#locks = locks;
-    this.#name = name;
+    this.#open = channel;
     this.#unwatch = watchPage({
       // What was connected before may be dead without knowing.
       online: () => this.#leading?.restart(),
       offline: () => this.#leading?.state("offline"),
-      visible: () => (this.#resume(), this.#tick()),
+      visible: () => (this.#resume(), this.#tick(), this.#post({ type: "hurry", member: this.#id })),
       suspend: () => this.#suspend(),
       resume: () => this.#resume(),
     });
@@ -81,8 +84,8 @@ export class Tab {
 
   #resume(): void {
     if (this.#channel) return;
-    this.#channel = new BroadcastChannel(this.#name);
-    this.#channel.onmessage = ({ data }: MessageEvent<Message>) => this.#receive(data);
+    this.#channel = this.#open(this.#name);
+    this.#channel.onmessage = ({ data }) => this.#receive(data);
     this.#heard = Date.now();
     this.#elect(false);
     this.#want();
@@ -150,6 +153,7 @@ export class Tab {
     if (!this.#channel) return;
     if (message.type === "want") return this.#leading?.want(message);
     if (message.type === "leave") return this.#leading?.leave(message.member);
+    if (message.type === "hurry") return this.#leading?.hurry();
     if (message.leader < this.#leader) return;
     const { type, leader } = message;
     if (type !== "open" && type !== "state") this.#alive();

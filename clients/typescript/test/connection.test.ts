@@ -3,6 +3,8 @@
 import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
 import { memoryStorage, TidingsClient, TidingsError, type ClientOptions, type ConnectionState, type Goodbye } from "@tidings/client";
+import { Connection } from "../dist/connection.js";
+import { Http } from "../dist/http.js";
 import { ending, goodbye, id, live, notification, problem, ready, stream, Stub, type Answer } from "./harness/stub.js";
 import { Seen } from "./harness/wait.js";
 
@@ -100,10 +102,55 @@ test("each failure doubles the wait", async (t) => {
   for (const [index, least] of [60, 120, 240, 480].entries()) assert.ok((waits[index] ?? 0) >= least - 5, `${waits}`);
 });
 
+test("whoever hurries is spared the waits that grew, but not what the server asked for", async (t) => {
+  const stub = await Stub.start(ending(ready(1, 300), live), problem(500, "internal"));
+  const http = new Http({ url: stub.url });
+  const connection = new Connection(http, http.address("subscribe", "shop", "ada"), {
+    wanted: () => ({ after: id(1), topics: [] }),
+    frame() {},
+    state() {},
+    failed() {},
+  });
+  const flapping = setInterval(() => connection.hurry(), 1);
+  const done = connection.run();
+  t.after(async () => {
+    clearInterval(flapping);
+    connection.close();
+    await done;
+    stub.stop();
+  });
+  const requests = await stub.requests.count(6, "request");
+  const waits = requests.slice(1).map(({ at }, index) => at - (requests[index]?.at ?? 0));
+  assert.ok(waits.every((ms) => ms >= 295), `${waits}`);
+  assert.ok((waits.at(-1) ?? 0) < 4_800, `${waits}, where it would have been more`);
+});
+
+test("a new subscription does not wait for as long as those before it", async (t) => {
+  const { stub, client, states } = await subscribed(t, [
+    ending(ready(1, 300), live),
+    ...Array<Answer>(4).fill(problem(500, "internal")),
+    stream(ready(1), live),
+  ]);
+  const before = await stub.requests.count(5, "request"); // which is not answered yet
+  const other = client.subscribe({}, { from: id(1) });
+  t.after(() => other.close());
+  await states.until((all) => all.at(-1) === "live", "live");
+  const waited = (stub.requests.all[5]?.at ?? 0) - (before[4]?.at ?? 0);
+  assert.ok(waited >= 295 && waited < 4_800, `${waited} ms`);
+});
+
 test("Retry-After is waited for", async (t) => {
   const { stub } = await subscribed(t, [problem(503, "overloaded", { "retry-after": "2" }), stream(ready(1))]);
   const [first, second] = await stub.requests.count(2, "request");
   assert.ok((second?.at ?? 0) - (first?.at ?? 0) >= 1_995);
+});
+
+test("a Retry-After that no timer can hold is no reason to hammer", async (t) => {
+  const { stub } = await subscribed(t, [problem(503, "overloaded", { "retry-after": "9999999999" })]);
+  await stub.requests.count(1, "request");
+  const other = await subscribed(t, [problem(500, "internal"), problem(500, "internal"), stream(ready(1))]);
+  await other.stub.requests.count(3, "request");
+  assert.equal(stub.requests.all.length, 1);
 });
 
 test("a goodbye is told, also from a server that does not let one in", async (t) => {
@@ -169,6 +216,7 @@ test("what the server asks to change is final", async (t) => {
   assert.ok(error instanceof TidingsError);
   assert.equal(error.status, 400);
   assert.equal(error.message, "about invalid-user");
+  assert.ok(error.final);
   assert.equal(subscription.connection, "failed");
 });
 

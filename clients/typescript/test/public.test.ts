@@ -99,6 +99,18 @@ test("the lock file names no host, and dependencies are exact", () => {
   for (const version of Object.values({ ...dependencies, ...devDependencies })) assert.match(version as string, /^\d+\.\d+\.\d+$/);
 });
 
+test("the clients agree on the versions of what they share", () => {
+  const versions = new Map<string, Set<string>>();
+  for (const client of ["typescript", "angular", "acceptance"]) {
+    const { dependencies, devDependencies } = JSON.parse(readFileSync(join(root, "..", client, "package.json"), "utf8"));
+    for (const [name, version] of Object.entries<string>({ ...dependencies, ...devDependencies })) {
+      versions.set(name, (versions.get(name) ?? new Set()).add(version));
+    }
+  }
+  const several = [...versions].filter(([, all]) => all.size > 1).map(([name, all]) => `${name}: ${[...all].join(", ")}`);
+  assert.deepEqual(several, []);
+});
+
 test("source files stay small enough to read in one go", () => {
   for (const file of readdirSync(join(root, "src"))) {
     const lines = readFileSync(join(root, "src", file), "utf8").split("\n").length;

@@ -146,7 +146,7 @@ test("a leader from before is not listened to", { skip }, async (t) => {
   const all = await tabs(2);
   // A page that lost its lock while it was frozen answers messages all the same.
   await all[0].page.evaluate((address) => {
-    const channel = new BroadcastChannel(`tidings/1:${address}`);
+    const channel = new BroadcastChannel(`tidings/2:${address}`);
     channel.postMessage({ type: "state", leader: 1, state: "offline" });
     channel.postMessage({ type: "frame", leader: 1, stream: "1/1", number: 0, frame: { event: "tidings.live", data: "{}" } });
   }, `${proxy.url}/api/notifications/subscribe/${to}`);
@@ -194,6 +194,33 @@ test("cuts, and a network that is away, lose and double nothing in any tab", { s
   for (const tab of all) await tab.live();
 });
 
+test("a tab that somebody looks at does not wait, whether it leads or not", { skip }, async (t) => {
+  const { proxy, open, to } = await setting(t);
+  // Once the waits have grown they never end by themselves.
+  const patient = () => {
+    const real = window.setTimeout;
+    const never = (ms: number) => (void window.report("waits", ms), 0);
+    window.setTimeout = ((then: () => void, ms = 0) => (ms < 2_500 ? real(then, ms) : never(ms))) as typeof setTimeout;
+  };
+  const leader = await open({}, { before: patient });
+  await leader.live();
+  const all = [leader, await open()];
+  const cover = await browser.context.newPage();
+  t.after(() => cover.close());
+  const sent: string[] = [];
+  for (const [round, tab] of all.entries()) {
+    for (const each of all) await each.live();
+    await cover.bringToFront();
+    proxy.break();
+    await leader.told.count(round + 1, "wait");
+    sent.push(...(await server.sendMany(to, 3)));
+    proxy.mend();
+    await tab.page.bringToFront();
+    await expectAll(all, sent);
+  }
+  assert.equal(proxy.open, 1);
+});
+
 test("a browser that is offline says so, and comes back with everything", { skip }, async (t) => {
   const { tabs, to } = await setting(t);
   const all = await tabs(2);
@@ -206,19 +233,29 @@ test("a browser that is offline says so, and comes back with everything", { skip
   await expectAll(all, sent);
 });
 
-test("without Web Locks each tab has a connection of its own, and says so once", { skip }, async (t) => {
-  const { proxy, open, to } = await setting(t);
-  const lockless = () => Object.defineProperty(Navigator.prototype, "locks", { value: undefined });
-  const all = [await open({}, { before: lockless }), await open({}, { before: lockless })];
-  for (const tab of all) await tab.live();
-  await expectAll(all, await server.sendMany(to, 5));
-  assert.equal(proxy.open, 2);
-  const again = all[0] as BrowserTab;
-  await again.page.evaluate(() => window.stop());
-  await again.start();
-  await again.states.until((states) => states.lastIndexOf("live") > states.indexOf("closed"), "live again");
-  for (const tab of all) assert.deepEqual(tab.told.all.map(([kind]) => kind), ["info"]);
-});
+const POORER: Record<string, () => void> = {
+  "Web Locks": () => Object.defineProperty(Navigator.prototype, "locks", { value: undefined }),
+  // As in browsers that are told to keep nothing.
+  BroadcastChannel: () => {
+    window.BroadcastChannel = function () {
+      throw new DOMException("The operation is insecure.", "SecurityError");
+    } as unknown as typeof BroadcastChannel;
+  },
+};
+for (const [missing, before] of Object.entries(POORER)) {
+  test(`without ${missing} each tab has a connection of its own, and says so once`, { skip }, async (t) => {
+    const { proxy, open, to } = await setting(t);
+    const all = [await open({}, { before }), await open({}, { before })];
+    for (const tab of all) await tab.live();
+    await expectAll(all, await server.sendMany(to, 5));
+    assert.equal(proxy.open, 2);
+    const again = all[0] as BrowserTab;
+    await again.page.evaluate(() => window.stop());
+    await again.start();
+    await again.states.until((states) => states.lastIndexOf("live") > states.indexOf("closed"), "live again");
+    for (const tab of all) assert.deepEqual(tab.told.all.map(([kind]) => kind), ["info"]);
+  });
+}
 
 test("an origin that the server does not know is told what to set", { skip }, async (t) => {
   const { open } = await setting(t);
@@ -228,4 +265,28 @@ test("an origin that the server does not know is told what to set", { skip }, as
   assert.match(problem?.type ?? "", /foreign-page$/);
   assert.match(problem?.detail ?? "", /localhost.*TIDINGS_CORS_ORIGINS/);
   assert.equal(tab.states.all.at(-1), "reconnecting");
+});
+
+test("a request that is cut is not taken for an origin that is refused", { skip }, async (t) => {
+  const { open } = await setting(t);
+  const first = () => {
+    const real = window.fetch;
+    window.fetch = () => ((window.fetch = real), Promise.reject(new TypeError("cut")));
+  };
+  const tab = await open({ history: false }, { before: first });
+  await tab.live();
+  assert.deepEqual(tab.problems.all.map(({ title }) => title), ["unreachable"]);
+});
+
+test("nor is a server whose answers were read, whatever a gateway says in its place", { skip }, async (t) => {
+  const { proxy, tabs, to } = await setting(t);
+  const [tab] = await tabs(1);
+  await tab.page.evaluate(() => {
+    const real = window.fetch;
+    let left = 2; // that no page may read
+    window.fetch = (input, init) => (init?.mode !== "no-cors" && left-- > 0 ? Promise.reject(new TypeError("foreign")) : real(input, init));
+  });
+  proxy.cut();
+  await expectAll([tab], await server.sendMany(to, 1));
+  assert.deepEqual(tab.problems.all.map(({ title }) => title), ["unreachable"]);
 });

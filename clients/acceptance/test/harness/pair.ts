@@ -3,14 +3,15 @@
 
 import assert from "node:assert/strict";
 import type { TestContext } from "node:test";
-import type { Browser, BrowserTab } from "../../../typescript/build/harness/browser.js";
-import { Proxy } from "../../../typescript/build/harness/proxy.js";
+import type { BrowserTab } from "../../../typescript/build/harness/browser.js";
+import type { Proxy } from "../../../typescript/build/harness/proxy.js";
 import type { Server } from "../../../typescript/build/harness/server.js";
 import { Sending } from "./sending.js";
+import type { Kind, World } from "./world.js";
 
 /** One tab and the way to the server that is its own. */
 export interface Watcher {
-  name: "native" | "package";
+  kind: Kind;
   tab: BrowserTab;
   proxy: Proxy;
 }
@@ -28,19 +29,12 @@ export class Pair {
   ) {}
 
   /** Opens both tabs, and waits until both are live. */
-  static async open(t: TestContext, server: Server, browser: Browser): Promise<Pair> {
+  static async open(t: TestContext, world: World, server: Server): Promise<Pair> {
     const pair = new Pair(t, server);
-    for (const [name, path] of [
-      ["native", "/native"],
-      ["package", "/"],
-    ] as const) {
-      const proxy = await Proxy.start(() => server.port);
-      const tab = await browser.open({ url: proxy.url, user: pair.user }, { path });
-      pair.watchers.push({ name, tab, proxy });
-      t.after(async () => {
-        await tab.page.close();
-        await proxy.stop();
-      });
+    for (const kind of ["native", "package"] as const) {
+      const proxy = await world.proxy(t, server);
+      const tab = await world.open(t, kind, proxy, pair.user);
+      pair.watchers.push({ kind, tab, proxy });
       await tab.live();
     }
     return pair;
@@ -61,7 +55,7 @@ export class Pair {
       await sending.stop();
     }
     await this.expectEverything(sending.answered.all);
-    this.t.diagnostic(`${sending.answered.all.length} sent, ${sending.failed} not answered, ${this.streams()}`);
+    this.t.diagnostic(`${sending.answered.all.length} sent, ${sending.failed.all.length} not answered, ${this.streams()}`);
   }
 
   /** Both have exactly what is in the table, in its order; and all that was answered is in the table. */
@@ -71,14 +65,14 @@ export class Pair {
     const stored = await this.server.stored(this.to);
     assert.deepEqual(stored.filter((id) => answered.includes(id)), answered);
     const expected = [...after, ...stored];
-    await this.each(({ name, tab }) => tab.ids.until((all) => all.includes(last), `the last one of ${expected.length} in the ${name} tab`));
+    await this.each(({ kind, tab }) => tab.ids.until((all) => all.includes(last), `the last one of ${expected.length} in the ${kind} tab`));
     // By place and not by id, which says what went wrong.
     const places = (ids: readonly string[]) => ids.map((id) => expected.indexOf(id)).join();
-    for (const { name, tab } of this.watchers) assert.equal(places(tab.ids.all), places(expected), `the ${name} tab`);
+    for (const { kind, tab } of this.watchers) assert.equal(places(tab.ids.all), places(expected), `the ${kind} tab`);
   }
 
   /** How many streams each has had: a fault that no connection noticed has shown nothing. */
   streams(): string {
-    return this.watchers.map(({ name, proxy }) => `${name}: ${proxy.streams.all.length} streams`).join(", ");
+    return this.watchers.map(({ kind, proxy }) => `${kind}: ${proxy.streams.all.length} streams`).join(", ");
   }
 }

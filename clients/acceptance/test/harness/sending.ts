@@ -9,8 +9,8 @@ const PACE = 150; // ms between two sends
 export class Sending {
   /** Ids that were answered 201, so each of these is stored. */
   readonly answered = new Seen<string>();
-  /** Sends that were answered otherwise, or not at all: these may be stored. */
-  failed = 0;
+  /** Why others were answered otherwise, or not at all: these may be stored. */
+  readonly failed = new Seen<string>();
   #stopped = false;
   readonly #done: Promise<void>;
 
@@ -36,8 +36,8 @@ export class Sending {
       try {
         // Every third has a name, as applications mix them.
         this.answered.push((await this.server.send(this.to, { n }, n % 3 ? undefined : "order.shipped")).id);
-      } catch {
-        this.failed++;
+      } catch (error) {
+        this.failed.push(String(error));
       }
       await pause(PACE);
     }

@@ -79,7 +79,7 @@ export class Send {
   }
 
   #failed(error: unknown): void {
-    const unknown = error instanceof TidingsError && (error.slug === "outcome-unknown" || this.#notifications.passing(error.problem));
+    const unknown = error instanceof TidingsError && ["outcome-unknown", "unreachable"].includes(error.slug);
     if (unknown) this.#toasts.wrong("The server did not confirm this", "Send it again when the connection is back: it is not sent twice.");
     else this.#toasts.failed("This was not sent", error);
   }

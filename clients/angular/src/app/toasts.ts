@@ -2,8 +2,8 @@
 // too, so they may go by themselves; what went wrong stays until it is dismissed.
 
 import { inject, Injectable, signal } from "@angular/core";
-import { TidingsError, type Notification, type Problem } from "@tidings/client";
-import { Notifications, problemWords } from "../tidings";
+import { TidingsError, type Notification } from "@tidings/client";
+import { problemWords } from "../tidings";
 import { Announcer } from "./announcer";
 import { headed, summary } from "./describe";
 
@@ -29,7 +29,6 @@ const TOGETHER = 250; // ms within which arrivals are announced as one
 @Injectable({ providedIn: "root" })
 export class Toasts {
   readonly #announcer = inject(Announcer);
-  readonly #notifications = inject(Notifications);
   readonly #shown = signal<readonly Toast[]>([]);
   readonly #others = signal(0);
   #keys = 0;
@@ -52,7 +51,7 @@ export class Toasts {
 
   /** Something that the person asked for was refused, or did not get through. */
   failed(title: string, error: unknown): void {
-    this.wrong(title, error instanceof TidingsError ? this.#reason(error.problem) : String(error));
+    this.wrong(title, error instanceof TidingsError ? reason(error) : String(error));
   }
 
   /** Something is wrong, in words of the caller's. */
@@ -102,16 +101,16 @@ export class Toasts {
     }, LONGEST);
   }
 
-  /** Unlike a connection, what a person asks for is not asked for again and again. */
-  #reason(problem: Problem): string {
-    if (this.#notifications.passing(problem)) return "The server cannot be reached. Try again when the connection is back.";
-    const { title, detail, setting = "" } = problemWords(problem);
-    return `${title}. ${detail} ${setting}`.trim();
-  }
-
   #announce(): void {
     const [first, ...more] = this.#arrived;
     this.#arrived = [];
     if (first) this.#announcer.say(more.length ? `${more.length + 1} new notifications` : `New notification: ${summary(first)}`);
   }
+}
+
+/** Unlike a connection, what a person asks for is not asked for again and again. */
+function reason({ problem, slug }: TidingsError): string {
+  if (slug === "unreachable") return "The server cannot be reached. Try again when the connection is back.";
+  const { title, detail, setting = "" } = problemWords(problem);
+  return `${title}. ${detail} ${setting}`.trim();
 }

@@ -23,9 +23,6 @@ import { Subject, type Observable } from "rxjs";
 import { fresh, merged, type Item } from "./items";
 import { Retry } from "./retry";
 
-const UNREACHABLE = "urn:tidings:client:unreachable";
-const FOREIGN_PAGE = "urn:tidings:client:foreign-page";
-
 /** Whose notifications, where from, and which. */
 export interface ConnectOptions extends ClientOptions {
   /** Topics besides the user's own notifications and everyone's. */
@@ -177,14 +174,6 @@ export class Notifications {
     this.#gap.set(undefined);
   }
 
-  /**
-   * Whether a request that failed so was only unlucky. A page cannot tell a server that refuses its origin
-   * from one that was away and is back when it is asked; one that has answered before does not refuse.
-   */
-  passing({ type }: Problem): boolean {
-    return type === UNREACHABLE || (type === FOREIGN_PAGE && this.#loaded());
-  }
-
   async #start(session: Session): Promise<void> {
     const cursor = await this.#reload(session).catch((error: unknown) => this.#failed(session, error));
     if (cursor !== undefined) this.#subscribe(session, cursor);
@@ -224,7 +213,7 @@ export class Notifications {
 
   #stands(state: ConnectionState, problem?: Problem): void {
     this.#connection.set(state);
-    this.#problem.set(problem && this.passing(problem) ? { ...problem, type: UNREACHABLE } : problem);
+    this.#problem.set(problem);
     if (state === "live") void this.#count();
   }
 
@@ -235,7 +224,7 @@ export class Notifications {
   }
 
   #changed(change: StateChange): void {
-    this.#changes.push(change);
+    if (this.#loadingMore()) this.#changes.push(change);
     this.#items.update((items) => applyState(items, change));
     void this.#count();
   }

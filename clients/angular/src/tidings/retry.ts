@@ -5,6 +5,7 @@ import { TidingsError, type Problem } from "@tidings/client";
 
 const FIRST = 1_000; // ms
 const LONGEST = 30_000; // ms, as the package does
+const HURRY = ["online", "visibilitychange"]; // the network came, or somebody looks
 
 /** Waiting to ask again, which somebody who knows better can cut short. */
 export class Retry {
@@ -17,41 +18,43 @@ export class Retry {
 
   /** The first answer; a refusal that asking again does not mend, and an abort, are thrown. */
   async until<T>(ask: () => Promise<T>, signal: AbortSignal, failed: (problem: Problem) => void): Promise<T> {
-    for (let failures = 0; ; failures++) {
-      try {
-        return await ask();
-      } catch (error) {
-        if (signal.aborted || !(error instanceof TidingsError) || isFinal(error)) throw error;
-        failed(error.problem);
-        await this.#pause(Math.max(delay(failures), (error.retryAfterSeconds ?? 0) * 1000), signal);
+    let looked = new AbortController();
+    const hurry = () => globalThis.document?.hidden || looked.abort();
+    for (const event of HURRY) globalThis.addEventListener?.(event, hurry);
+    try {
+      for (let failures = 0; ; failures++) {
+        looked = new AbortController();
+        try {
+          return await ask();
+        } catch (error) {
+          if (signal.aborted || !(error instanceof TidingsError) || error.final) throw error;
+          failed(error.problem);
+          const least = Math.max(FIRST, (error.retryAfterSeconds ?? 0) * 1000);
+          await this.#pause(least, Math.min(FIRST * 2 ** failures, LONGEST), signal, looked.signal);
+        }
+        signal.throwIfAborted();
       }
-      signal.throwIfAborted();
+    } finally {
+      for (const event of HURRY) globalThis.removeEventListener?.(event, hurry);
     }
   }
 
-  #pause(ms: number, signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      const wake = () => {
-        clearTimeout(timer);
-        globalThis.removeEventListener?.("online", wake);
-        signal.removeEventListener("abort", wake);
-        resolve();
-      };
-      const timer = setTimeout(wake, ms);
-      globalThis.addEventListener?.("online", wake);
-      signal.addEventListener("abort", wake);
-      this.#wake = wake;
-    });
+  /** Up to half as much again, so that clients spread. What is above `least`, nobody has to wait who looks. */
+  async #pause(least: number, grown: number, signal: AbortSignal, looked: AbortSignal): Promise<void> {
+    const spread = 1 + Math.random() / 2;
+    const now = new AbortController();
+    this.#wake = () => now.abort();
+    const stop = AbortSignal.any([signal, now.signal]);
+    await sleep(least * spread, stop);
+    await sleep((grown - least) * spread, AbortSignal.any([stop, looked]));
   }
 }
 
-/** Doubled with each failure, and up to half as much again, so that clients spread. */
-function delay(failures: number): number {
-  return Math.min(FIRST * 2 ** failures, LONGEST) * (1 + Math.random() / 2);
-}
-
-/** Tidings itself asks for a change; a 4xx of something in between passes, as during a deployment. */
-function isFinal({ problem, status }: TidingsError): boolean {
-  const clients = status >= 400 && status < 500 && status !== 408 && status !== 429;
-  return problem.type.startsWith("urn:tidings:problem:") && (clients || status === 501);
+function sleep(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    const wake = () => (clearTimeout(timer), resolve());
+    if (signal.aborted) wake();
+    signal.addEventListener("abort", wake);
+  });
 }

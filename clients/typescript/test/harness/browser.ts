@@ -115,6 +115,7 @@ export class Browser {
   async openAt(address: string, options: Start = { url: address, user: "" }, before?: () => void): Promise<BrowserTab> {
     const page = await this.context.newPage();
     const tab = new BrowserTab(page, options);
+    page.on("pageerror", (error) => tab.told.push(["thrown", String(error)]));
     await page.exposeFunction("report", (kind: string, value: unknown) => tab.hear(kind, value));
     if (before) await page.addInitScript(before);
     await page.goto(address);
