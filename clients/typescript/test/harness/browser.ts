@@ -91,13 +91,18 @@ export class BrowserTab {
 
 /** A browser, and the pages that its tabs open. */
 export class Browser {
+  readonly #tabs = new WeakMap<Page, BrowserTab>();
+
   private constructor(
     private readonly chromium: Chromium,
     private readonly pages: Pages,
   ) {}
 
   static async start(pages: Pages): Promise<Browser> {
-    return new Browser(await Chromium.start(), pages);
+    const browser = new Browser(await Chromium.start(), pages);
+    // Once for all tabs: Playwright loses functions that are exposed to several new pages at a time.
+    await browser.context.exposeBinding("report", ({ page }, kind: string, value: unknown) => browser.#tabs.get(page)?.hear(kind, value));
+    return browser;
   }
 
   get context(): BrowserContext {
@@ -116,7 +121,7 @@ export class Browser {
     const page = await this.context.newPage();
     const tab = new BrowserTab(page, options);
     page.on("pageerror", (error) => tab.told.push(["thrown", String(error)]));
-    await page.exposeFunction("report", (kind: string, value: unknown) => tab.hear(kind, value));
+    this.#tabs.set(page, tab);
     if (before) await page.addInitScript(before);
     await page.goto(address);
     return tab;
