@@ -3,13 +3,16 @@
 //! ever on an open stream.
 
 mod socket;
+mod stream;
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -35,6 +38,7 @@ use self::socket::{LONGEST_HEAD, Socket};
 use crate::backlog::Backlog;
 use crate::config::Limits;
 use crate::metrics::Held;
+use crate::release::{Release, StreamBody};
 
 /// A peer that acknowledges nothing for this long is dead, as the kernel sees it.
 const DEAD_PEER: Duration = Duration::from_secs(60);
@@ -134,7 +138,7 @@ impl Server {
     }
 
     async fn serve(self: Arc<Server>, socket: TcpStream, closing: CancellationToken) {
-        let _counted = Held::new(&self.gauge, 1);
+        let counted = Held::new(&self.gauge, 1);
         if let Err(error) = prepare(&socket) {
             debug!(%error, "a connection ended before it began");
             return;
@@ -153,16 +157,55 @@ impl Server {
             // HTTP/2 begins with PRI. All else is spared the room for both, which an idle stream
             // would keep.
             [b'P', 0 | b'R'] => self.serve_http_2(socket, closing).await,
-            _ => {
-                let service = self.service(socket.backlog(), |_| {});
-                let io = TokioIo::new(socket);
-                let connection = pin!(self.http1.serve_connection(io, service));
-                drive(connection, closing).await.map_err(Into::into)
-            }
+            _ => match self.serve_http_1(socket, closing).await {
+                Ok(Some((socket, body))) => {
+                    // A task of its own, which has no room for what came before.
+                    self.tasks.spawn(async move {
+                        let _counted = counted;
+                        if let Err(error) = stream::serve(socket, body).await {
+                            debug!(%error, "a stream broke");
+                        }
+                    });
+                    return;
+                }
+                ended => ended.map(|_| ()).map_err(Into::into),
+            },
         };
         if let Err(error) = ended {
             debug!(error, "a connection broke");
         }
+    }
+
+    /// Serves HTTP/1.1 to its end, or until a stream gets the socket to itself.
+    async fn serve_http_1(
+        &self,
+        mut socket: Socket,
+        closing: CancellationToken,
+    ) -> hyper::Result<Option<(Socket, StreamBody)>> {
+        let release = Release::default();
+        socket.release_with(release.clone());
+        let (backlog, of_requests) = (socket.backlog(), release.clone());
+        let service = self.service(backlog, move |request| {
+            // What speaks 1.0 does not know chunks.
+            if request.version() == Version::HTTP_11 {
+                request.extensions_mut().insert(of_requests.clone());
+            }
+        });
+        let mut connection = self.http1.serve_connection(TokioIo::new(socket), service);
+        let released = |connection: &mut http1::Connection<_, _>, cx: &mut Context<'_>| {
+            if let Poll::Ready(ended) = Pin::new(connection).poll(cx) {
+                return Poll::Ready(ended.map(|()| None));
+            }
+            release.take().map_or(Poll::Pending, |body| Poll::Ready(Ok(Some(body))))
+        };
+        let body = tokio::select! {
+            body = poll_fn(|cx| released(&mut connection, cx)) => body?,
+            () = closing.cancelled() => {
+                Pin::new(&mut connection).graceful_shutdown();
+                poll_fn(|cx| released(&mut connection, cx)).await?
+            }
+        };
+        Ok(body.map(|body| (connection.into_parts().io.into_inner(), body)))
     }
 
     /// Serves HTTP/2, or what only began like it. No header timeout runs while it is not known which,
@@ -188,14 +231,14 @@ impl Server {
         }
     }
 
-    fn service<F: Fn(&Request<Incoming>) + Clone>(
+    fn service<F: Fn(&mut Request<Incoming>) + Clone>(
         &self,
         backlog: Backlog,
         sees: F,
     ) -> TowerToHyperService<impl Handler + use<F>> {
         TowerToHyperService::new(self.router.clone().map_request(
             move |mut request: Request<Incoming>| {
-                sees(&request);
+                sees(&mut request);
                 // Over HTTP/2 many streams share the socket, and each has a window of its own.
                 if request.version() != Version::HTTP_2 {
                     request.extensions_mut().insert(backlog.clone());

@@ -20,6 +20,7 @@ use super::params::{Addressee, Params, parse_cursor};
 use crate::coverage::{Coverage, Format};
 use crate::error::{Kind, Problem};
 use crate::frame::{self, Goodbye};
+use crate::release::{Placeholder, Release};
 use crate::subscription::{Start, Subscription};
 
 /// Where the stream goes on.
@@ -99,8 +100,14 @@ pub(super) async fn subscribe(
     }
     let coverage = Coverage { app: addressee.app, audiences: audiences.into(), format };
     let subscription = Subscription::open(streams.clone(), coverage, start);
-    let backlog = extensions.get().cloned();
-    Ok(event_stream(Body::new(server.inner.open_streams.open(subscription, backlog))))
+    let stream = server.inner.open_streams.open(subscription, extensions.get().cloned());
+    let Some(release) = extensions.get::<Release>() else {
+        return Ok(event_stream(Body::new(stream)));
+    };
+    let placeholder = Placeholder::new(Box::pin(stream), release.clone());
+    // No other request is answered on the connection.
+    let close = [(header::CONNECTION, HeaderValue::from_static("close"))];
+    Ok((close, event_stream(Body::new(placeholder))).into_response())
 }
 
 /// The cursor: the header, else the query, else the head.

@@ -15,6 +15,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::PollSemaphore;
 
 use crate::backlog::Backlog;
+use crate::release::Release;
 
 /// How long a request's head may be: a URL of 65,534 bytes, the most that the library for HTTP knows,
 /// and other headers. A stream's hundred topics of 128 characters take 38,400 when each character has
@@ -39,6 +40,7 @@ pub(super) fn long_heads() -> Arc<Semaphore> {
 pub(super) struct Socket {
     inner: Pin<Box<TimeoutStream<TcpStream>>>,
     backlog: Backlog,
+    release: Option<Release>,
     head: Head,
 }
 
@@ -52,12 +54,17 @@ impl Socket {
         let mut inner = Box::pin(TimeoutStream::new(socket));
         inner.as_mut().set_write_timeout_pinned(Some(stalled_after));
         let head = Head { long_heads: long_heads.clone(), place: None, state: State::start() };
-        Socket { inner, backlog: Backlog::default(), head }
+        Socket { inner, backlog: Backlog::default(), release: None, head }
     }
 
     /// What is under way to the peer.
     pub(super) fn backlog(&self) -> Backlog {
         self.backlog.clone()
+    }
+
+    /// Tells of each time that nothing is left to be written.
+    pub(super) fn release_with(&mut self, release: Release) {
+        self.release = Some(release);
     }
 
     fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -109,7 +116,11 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner.as_mut().poll_flush(cx)
+        ready!(self.inner.as_mut().poll_flush(cx))?;
+        if let Some(release) = &self.release {
+            release.flushed();
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

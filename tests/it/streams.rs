@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
 use crate::harness::{
     DEADLINE, DatabaseProxy, Frame, Request, SseClient, TestApp, TestDatabase, eventually,
 };
@@ -227,4 +230,60 @@ async fn a_server_whose_database_was_never_there_takes_streams_and_serves_them_l
             .is_ok_and(|answer| answer.is_ok_and(|answer| answer.status() == 200))
     })
     .await;
+}
+
+/// A connection, spoken to in bytes.
+struct Wire {
+    socket: TcpStream,
+    text: String,
+}
+
+impl Wire {
+    async fn say(app: &TestApp, request: String) -> Wire {
+        let mut socket = TcpStream::connect(app.address).await.unwrap();
+        socket.write_all(request.as_bytes()).await.unwrap();
+        Wire { socket, text: String::new() }
+    }
+
+    async fn read_to(&mut self, text: &str) {
+        let read = async {
+            while !self.text.contains(text) {
+                let mut bytes = [0; 1024];
+                let count = self.socket.read(&mut bytes).await.unwrap();
+                assert!(count > 0, "the stream ended: {:?}", self.text);
+                self.text.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+            }
+        };
+        tokio::time::timeout(DEADLINE, read).await.expect(text);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_has_its_connection_to_itself_until_the_client_ends_it() {
+    let app = TestApp::start().await;
+    // A request behind it would be a mistake of the client's: it has been told that none is answered.
+    let request = format!("GET {SUBSCRIBE} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let livez = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut stream = Wire::say(&app, request + livez).await;
+    stream.read_to("event: tidings.live\n").await;
+
+    let data = "x".repeat(60_000);
+    app.send("shop/ada", &format!("\"{data}\"")).await;
+    stream.read_to(&format!("data: \"{data}\"\n\n")).await;
+
+    let (head, body) = stream.text.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200") && !body.contains("HTTP/1.1"), "{head}");
+    assert!(head.contains("connection: close") && head.contains("transfer-encoding: chunked"));
+    stream.socket.shutdown().await.unwrap();
+    eventually("the server has noticed", async || app.metric("tidings_subscriptions").await == 0.0)
+        .await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_know_chunks_gets_none() {
+    let app = TestApp::start().await;
+    let mut stream = Wire::say(&app, format!("GET {SUBSCRIBE} HTTP/1.0\r\n\r\n")).await;
+    stream.read_to("event: tidings.live\n").await;
+    let (head, body) = stream.text.split_once("\r\n\r\n").unwrap();
+    assert!(!head.contains("chunked") && body.starts_with("retry: "), "{}", stream.text);
 }
