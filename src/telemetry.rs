@@ -13,7 +13,9 @@ pub fn init(config: &Config) {
     // say what either means to us.
     let filter =
         EnvFilter::new(format!("sqlx_core=error,sqlx::postgres::notice=warn,{}", config.log));
-    let builder = fmt().with_env_filter(filter).with_writer(stderr);
+    // A log that cannot be written, to a full disk or a closed pipe, ends nothing: by default that would
+    // be complained about on stderr too, with a panic of whoever had something to say.
+    let builder = fmt().with_env_filter(filter).with_writer(stderr).log_internal_errors(false);
     // `try_init` fails only if logging already runs, which is what the caller wants.
     let _ = match config.log_format {
         LogFormat::Text => builder.with_ansi(stderr().is_terminal()).try_init(),

@@ -12,7 +12,8 @@ mod prune;
 mod send;
 mod tail;
 
-use std::io;
+use std::fmt;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -146,7 +147,7 @@ impl Cli {
         };
         let Err(ending) = done else { return ExitCode::SUCCESS };
         if !matches!(ending, Ending::Interrupted | Ending::OutputClosed) {
-            eprintln!("tidings: {ending}");
+            say(format_args!("tidings: {ending}"));
         }
         ExitCode::from(ending.code())
     }
@@ -168,16 +169,21 @@ async fn migrate(after_restore: bool, flags: &Flags) -> Result<(), Ending> {
         }
     };
     if let Some(epoch) = epoch {
-        eprintln!(
+        say(format_args!(
             "tidings: opened epoch {epoch}: what the restore lost is told to clients that saw it"
-        );
+        ));
     }
     match applied {
-        0 => eprintln!("tidings: the schema is up to date"),
-        1 => eprintln!("tidings: applied 1 migration"),
-        count => eprintln!("tidings: applied {count} migrations"),
+        0 => say("tidings: the schema is up to date"),
+        1 => say("tidings: applied 1 migration"),
+        count => say(format_args!("tidings: applied {count} migrations")),
     }
     Ok(())
+}
+
+/// Words for a person, on stderr. Nobody needs to be able to hear them: `eprintln!` would panic.
+fn say(words: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "{words}");
 }
 
 /// Logging starts as configured, so the warnings about the configuration wait for it.
