@@ -20,6 +20,8 @@ use clap::{Args, Parser, Subcommand};
 use reqwest::Url;
 
 use crate::config::{Config, Flags, Invalid, Layers, server_url};
+use crate::serve::ServeError;
+use crate::store::{SchemaError, StoreError};
 use crate::telemetry;
 
 const EXIT_CODES: &str = "\
@@ -160,7 +162,12 @@ async fn serve(flags: &Flags) -> Result<(), Ending> {
 
 async fn migrate(after_restore: bool, flags: &Flags) -> Result<(), Ending> {
     let config = configure(flags)?;
-    let failed = |error: crate::serve::ServeError| Ending::Failed(error.to_string());
+    let failed = |error| match error {
+        ServeError::Schema(SchemaError::Store(error)) if error.is_unreachable() => {
+            no_database(&error)
+        }
+        other => Ending::Failed(other.to_string()),
+    };
     let (applied, epoch) = match after_restore {
         false => (crate::migrate(&config).await.map_err(failed)?, None),
         true => {
@@ -179,6 +186,10 @@ async fn migrate(after_restore: bool, flags: &Flags) -> Result<(), Ending> {
         count => say(format_args!("tidings: applied {count} migrations")),
     }
     Ok(())
+}
+
+fn no_database(error: &StoreError) -> Ending {
+    Ending::Unreachable(format!("the database cannot be reached: {}", error.summary()))
 }
 
 /// Words for a person, on stderr. Nobody needs to be able to hear them: `eprintln!` would panic.

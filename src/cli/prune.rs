@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::{Ending, configure, say};
+use super::{Ending, configure, no_database, say};
 use crate::config::{DatabaseFlags, Flags, LogFlags, RetentionFlags};
 use crate::prune::PruneError;
 use crate::retention::Removal;
@@ -101,9 +101,7 @@ fn days(partition: &Partition) -> String {
 
 fn ending(error: PruneError) -> Ending {
     match error {
-        PruneError::Store(error) if error.is_unreachable() => {
-            Ending::Unreachable(format!("the database cannot be reached: {}", error.summary()))
-        }
+        PruneError::Store(error) if error.is_unreachable() => no_database(&error),
         other => Ending::Failed(other.to_string()),
     }
 }

@@ -248,6 +248,19 @@ async fn what_a_client_command_meets_is_in_its_exit_code() {
 }
 
 #[tokio::test]
+async fn migrate_and_prune_say_by_their_exit_code_that_there_is_no_database() {
+    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("postgres://tidings@{}/tidings", nobody.local_addr().unwrap());
+    for command in ["migrate", "prune"] {
+        let ended =
+            output(ServerProcess::command(&[command], &[("DATABASE_URL", url.as_str())])).await;
+        assert_eq!(ended.status.code(), Some(4), "{command}: {ended:?}");
+        assert!(text(&ended.stderr).contains("the database cannot be reached"), "{ended:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_whose_log_cannot_be_written_goes_on() {
     let database = TestDatabase::empty().await;
     let mut command = ServerProcess::command(
