@@ -208,6 +208,11 @@ impl Config {
 
     /// What no single value shows.
     fn check(&self) -> Result<(), Invalid> {
+    /// Only programs of this machine can connect. `::ffff:127.0.0.1` is loopback too.
+    pub(crate) fn on_loopback(&self) -> bool {
+        self.listen.ip().to_canonical().is_loopback()
+    }
+
         if self.direct_database_url.is_some() && self.database_url.is_none() {
             return Err(Invalid(
                 "TIDINGS_DIRECT_DATABASE_URL (--direct-database-url) is set without DATABASE_URL \
@@ -215,7 +220,7 @@ impl Config {
                     .to_owned(),
             ));
         }
-        if !self.listen.ip().to_canonical().is_loopback() && !self.allow_unauthenticated {
+        if !self.on_loopback() && !self.allow_unauthenticated {
             return Err(Invalid(format!(
                 "TIDINGS_LISTEN (--listen) is {}, which others can reach, and Tidings does not \
                  authenticate anyone yet: listen on 127.0.0.1 or [::1], or, where only trusted \
