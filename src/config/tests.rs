@@ -204,9 +204,13 @@ fn the_file_is_read_without_touching_the_environment() {
     assert_eq!(found.len(), 2);
     assert!(std::env::var_os("TIDINGS_DRAIN").is_none());
 
-    std::fs::write(&path, "DATABASE_URL=se'cret\n").unwrap();
-    let sentence = from_file(&path).unwrap_err().to_string();
-    assert!(sentence.contains("\"DATABASE_URL\"") && !sentence.contains("cret"), "{sentence}");
+    for line in ["DATABASE_URL=se'cret", "DATABASE_URL: se://cret", "export DATABASE_URL se://cret"]
+    {
+        std::fs::write(&path, format!("{line}\n")).unwrap();
+        let sentence = from_file(&path).unwrap_err().to_string();
+        assert!(sentence.contains("\"DATABASE_URL\""), "{sentence}");
+        assert!(!sentence.contains("cret"), "{sentence}");
+    }
 }
 
 #[cfg(unix)]
