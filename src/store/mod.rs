@@ -127,6 +127,9 @@ pub enum StoreError {
         "the database is reached through a pooler that is not in session mode, where LISTEN hears nothing and no session lasts: set TIDINGS_DIRECT_DATABASE_URL to Postgres itself, or put the pooler into session mode"
     )]
     LentConnection,
+    /// Nothing can be appended there, and LISTEN hears nothing.
+    #[error("it is a standby: promote it, or name its primary")]
+    Standby,
 }
 
 impl StoreError {
@@ -134,7 +137,7 @@ impl StoreError {
     pub fn sqlstate(&self) -> Option<String> {
         match self {
             StoreError::Database(error) => Some(error.as_database_error()?.code()?.into_owned()),
-            StoreError::Deadline(_) | StoreError::LentConnection => None,
+            StoreError::Deadline(_) | StoreError::LentConnection | StoreError::Standby => None,
         }
     }
 
@@ -207,18 +210,21 @@ impl Store {
         self.changes.close().await;
     }
 
-    /// The database can be read and is a primary: on a standby nothing can be appended, and LISTEN
-    /// hears nothing.
-    pub async fn check(&self) -> Result<bool, StoreError> {
+    /// The database can be read and is a primary.
+    pub async fn check(&self) -> Result<(), StoreError> {
         // The first query of all: a session, because that is checked for a pooler.
         let mut conn = self.session().await?;
-        within(QUERY_DEADLINE, async {
+        let row = within(QUERY_DEADLINE, async {
             let query = sqlx::query!("select pg_is_in_recovery() as standby");
             let row = query.fetch_one(&mut conn).await?;
             conn.close().await?;
-            Ok(row.standby == Some(false))
+            Ok(row)
         })
-        .await
+        .await?;
+        match row.standby {
+            Some(false) => Ok(()),
+            _ => Err(StoreError::Standby),
+        }
     }
 
     /// A connection that listens for wake-ups, on a session of its own.
