@@ -50,6 +50,9 @@ pub const QUERY_DEADLINE: Duration = Duration::from_secs(5);
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
+/// A connection that did nothing for longer is asked whether it is still one. Under load none is.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+
 /// Where NOTIFY says that the feed has grown.
 pub const WAKE_UP: &str = "tidings";
 
@@ -191,8 +194,17 @@ impl Store {
         let (url, direct) = (options(url)?, options(direct_url.unwrap_or(url))?);
         // Where there is a direct way, the first goes through a pooler: what is set in a session
         // there would be met by whoever gets it next.
-        // A broken connection shows at the first query; asking before each one costs a round trip.
-        let reads = || PgPoolOptions::new().max_connections(4).test_before_acquire(false);
+        // Asking before each query costs a round trip. Not asking at all, each connection that the
+        // database has closed meanwhile, as a restart does, would be one request that fails.
+        let reads = || {
+            PgPoolOptions::new().max_connections(4).test_before_acquire(false).before_acquire(
+                |conn, meta| {
+                    Box::pin(async move {
+                        Ok(meta.idle_for < TRUSTED_IDLE || conn.ping().await.is_ok())
+                    })
+                },
+            )
+        };
         let pooled = direct_url.is_some();
         let requests = pool(reads(), url, (!pooled).then_some(FOR_READS), None);
         let seen = Arc::new(Seen::default());
