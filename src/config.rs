@@ -138,7 +138,8 @@ impl Default for Config {
 
 impl Config {
     /// Reads every setting. The second part of the answer is sentences to warn with: unknown names,
-    /// and a connection limit that the open files cannot carry.
+    /// parameters of the database's address that nothing reads, and a connection limit that the open
+    /// files cannot carry.
     pub fn load(flags: &Flags, layers: &Layers) -> Result<(Self, Vec<String>), Invalid> {
         let mut config = Self::default();
         config.read_database(&flags.database, layers)?;
@@ -147,6 +148,7 @@ impl Config {
         config.read_server(&flags.server, layers)?;
         config.check()?;
         let mut warnings = layers.unknown_names();
+        warnings.extend(config.ignored_parameters());
         warnings.extend(config.too_many_connections());
         Ok((config, warnings))
     }
@@ -206,6 +208,11 @@ impl Config {
         )
     }
 
+    /// Only programs of this machine can connect. `::ffff:127.0.0.1` is loopback too.
+    pub(crate) fn on_loopback(&self) -> bool {
+        self.listen.ip().to_canonical().is_loopback()
+    }
+
     /// What no single value shows.
     fn check(&self) -> Result<(), Invalid> {
         if self.direct_database_url.is_some() && self.database_url.is_none() {
@@ -215,7 +222,7 @@ impl Config {
                     .to_owned(),
             ));
         }
-        if !self.listen.ip().to_canonical().is_loopback() && !self.allow_unauthenticated {
+        if !self.on_loopback() && !self.allow_unauthenticated {
             return Err(Invalid(format!(
                 "TIDINGS_LISTEN (--listen) is {}, which others can reach, and Tidings does not \
                  authenticate anyone yet: listen on 127.0.0.1 or [::1], or, where only trusted \
@@ -225,6 +232,20 @@ impl Config {
             )));
         }
         Ok(())
+    }
+
+    fn ignored_parameters(&self) -> Vec<String> {
+        let urls = [
+            ("DATABASE_URL", &self.database_url),
+            ("TIDINGS_DIRECT_DATABASE_URL", &self.direct_database_url),
+        ];
+        let ignored = |(variable, url): (_, &Option<String>)| {
+            let names = values::ignored_parameters(url.as_deref().unwrap_or_default());
+            names.into_iter().map(move |name| {
+                format!("{variable} has the parameter {name}, which is ignored: take it out")
+            })
+        };
+        urls.into_iter().flat_map(ignored).collect()
     }
 
     fn too_many_connections(&self) -> Option<String> {

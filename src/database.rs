@@ -119,10 +119,7 @@ impl Database {
     }
 
     async fn try_prepare(&self, migrate: bool) -> Result<(), SchemaError> {
-        if !self.store.check().await? {
-            warn!("the database is a standby; waiting until it is promoted");
-            return Err(StoreError::Database(sqlx::Error::PoolTimedOut).into());
-        }
+        self.store.check().await?;
         if !migrate {
             return self.store.check_migrated().await;
         }

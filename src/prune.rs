@@ -34,9 +34,6 @@ pub enum PruneError {
     /// Another version made it, or none.
     #[error("the database lacks {0} migration(s): run `tidings migrate` first")]
     NotMigrated(usize),
-    /// It only follows another.
-    #[error("the database is a standby: run this on its primary")]
-    Standby,
     /// A server, or another `tidings prune`.
     #[error(
         "somebody else is removing old notifications at this moment: try again when that is done"
@@ -63,9 +60,7 @@ pub async fn prune(
     }
     let retention = Retention { keep: config.retention, clock: config.limits.clock };
     by_hand(config, async |store| {
-        if !store.check().await? {
-            return Err(PruneError::Standby);
-        }
+        store.check().await?;
         store.check_migrated().await.map_err(schema_error)?;
         let (apps, idle) = store
             .app_retentions(retention.now())

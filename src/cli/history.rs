@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::client::Client;
 use super::print::Printer;
-use super::{Ending, Server};
+use super::{Ending, Server, say};
 
 /// The server's largest page: `--all` asks as seldom as it can.
 const LARGEST_PAGE: u16 = 500;
@@ -115,7 +115,7 @@ impl History {
     fn say_there_is_more(&self, next: Option<String>) {
         if let (Some(next), false) = (next, self.json) {
             let bound = if self.order == Order::Asc { "--after" } else { "--before" };
-            eprintln!("there are more: {bound} {next} continues, --all prints everything");
+            say(format_args!("there are more: {bound} {next} continues, --all prints everything"));
         }
     }
 }

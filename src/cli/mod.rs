@@ -12,13 +12,16 @@ mod prune;
 mod send;
 mod tail;
 
-use std::io;
+use std::fmt;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use reqwest::Url;
 
 use crate::config::{Config, Flags, Invalid, Layers, server_url};
+use crate::serve::ServeError;
+use crate::store::{SchemaError, StoreError};
 use crate::telemetry;
 
 const EXIT_CODES: &str = "\
@@ -146,7 +149,7 @@ impl Cli {
         };
         let Err(ending) = done else { return ExitCode::SUCCESS };
         if !matches!(ending, Ending::Interrupted | Ending::OutputClosed) {
-            eprintln!("tidings: {ending}");
+            say(format_args!("tidings: {ending}"));
         }
         ExitCode::from(ending.code())
     }
@@ -159,7 +162,12 @@ async fn serve(flags: &Flags) -> Result<(), Ending> {
 
 async fn migrate(after_restore: bool, flags: &Flags) -> Result<(), Ending> {
     let config = configure(flags)?;
-    let failed = |error: crate::serve::ServeError| Ending::Failed(error.to_string());
+    let failed = |error| match error {
+        ServeError::Schema(SchemaError::Store(error)) if error.is_unreachable() => {
+            no_database(&error)
+        }
+        other => Ending::Failed(other.to_string()),
+    };
     let (applied, epoch) = match after_restore {
         false => (crate::migrate(&config).await.map_err(failed)?, None),
         true => {
@@ -168,16 +176,25 @@ async fn migrate(after_restore: bool, flags: &Flags) -> Result<(), Ending> {
         }
     };
     if let Some(epoch) = epoch {
-        eprintln!(
+        say(format_args!(
             "tidings: opened epoch {epoch}: what the restore lost is told to clients that saw it"
-        );
+        ));
     }
     match applied {
-        0 => eprintln!("tidings: the schema is up to date"),
-        1 => eprintln!("tidings: applied 1 migration"),
-        count => eprintln!("tidings: applied {count} migrations"),
+        0 => say("tidings: the schema is up to date"),
+        1 => say("tidings: applied 1 migration"),
+        count => say(format_args!("tidings: applied {count} migrations")),
     }
     Ok(())
+}
+
+fn no_database(error: &StoreError) -> Ending {
+    Ending::Unreachable(format!("the database cannot be reached: {}", error.summary()))
+}
+
+/// Words for a person, on stderr. Nobody needs to be able to hear them: `eprintln!` would panic.
+fn say(words: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "{words}");
 }
 
 /// Logging starts as configured, so the warnings about the configuration wait for it.

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::{Ending, configure};
+use super::{Ending, configure, no_database, say};
 use crate::config::{DatabaseFlags, Flags, LogFlags, RetentionFlags};
 use crate::prune::PruneError;
 use crate::retention::Removal;
@@ -52,16 +52,16 @@ impl Prune {
         .map_err(ending)?;
         for app in pruned.idle {
             let (app, retention) = (app.app, app.retention);
-            eprintln!(
+            say(format_args!(
                 "tidings: the app {app} keeps its notifications for {retention}, which has no effect: for all it is less"
-            );
+            ));
         }
         let done = if dry_run { "would remove" } else { "removed" };
         let s = if partitions == 1 { "" } else { "s" };
-        eprintln!(
+        say(format_args!(
             "tidings: {done} {partitions} partition{s}, and {rows} rows of apps that keep theirs for a \
              shorter time"
-        );
+        ));
         printed?;
         match pruned.in_use {
             None => Ok(()),
@@ -101,9 +101,7 @@ fn days(partition: &Partition) -> String {
 
 fn ending(error: PruneError) -> Ending {
     match error {
-        PruneError::Store(error) if error.is_unreachable() => {
-            Ending::Unreachable(format!("the database cannot be reached: {}", error.summary()))
-        }
+        PruneError::Store(error) if error.is_unreachable() => no_database(&error),
         other => Ending::Failed(other.to_string()),
     }
 }

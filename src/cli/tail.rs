@@ -24,7 +24,7 @@ use self::control::Control;
 use super::backoff::Backoff;
 use super::client::{Client, refusal, root_cause};
 use super::print::Printer;
-use super::{Ending, Server};
+use super::{Ending, Server, say};
 
 /// How long a stream may be silent until `ready` has said how often it pings: as if every 10 s.
 const FIRST_SILENCE: Duration = Duration::from_secs(25);
@@ -112,7 +112,7 @@ impl<W: Write> Follower<W> {
                 Err(Break::Lost(why)) => why,
             };
             let wait = self.backoff.next();
-            eprintln!("{lost}; connecting again in {:.1} s", wait.as_secs_f64());
+            say(format_args!("{lost}; connecting again in {:.1} s", wait.as_secs_f64()));
             sleep(wait).await;
         }
     }
@@ -194,7 +194,7 @@ impl<W: Write> Follower<W> {
             }
         }
         if let Some(words) = self.control.words(name, data) {
-            eprintln!("{words}");
+            say(words);
         }
     }
 }

@@ -156,12 +156,15 @@ pub(super) fn from_file(path: impl AsRef<Path>) -> Result<BTreeMap<String, Strin
     Ok(found)
 }
 
-/// Shows no more of a line than its name: the rest may be a password.
+/// Shows no more of a line than its name, also where no = ends it: the rest may be a password.
 fn unreadable(error: &dotenvy::Error) -> Invalid {
     let dotenvy::Error::LineParse(line, _) = error else {
         return Invalid(format!(".env in the working directory cannot be read: {error}"));
     };
-    let name = line.split('=').next().unwrap_or_default().trim();
+    let line = line.trim_start();
+    let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
+    let name = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next();
+    let name = name.unwrap_or_default();
     Invalid(format!(
         ".env in the working directory has a line that cannot be read, the one that begins with \
          {name:?}: write NAME=value, and put a value with spaces or quotes between single quotes"

@@ -169,6 +169,21 @@ fn unknown_names_are_warned_about_with_the_nearest_known_one() {
 }
 
 #[test]
+fn what_is_ignored_of_a_database_address_is_warned_about_by_its_name_alone() {
+    let url =
+        "postgres://u@h/d?sslmode=require&sslpassword=secret&options[search_path]=x&sslmod=off";
+    let layers = Layers::of(&[("DATABASE_URL", url)], &[]);
+    let (_, warnings) = Config::load(&Flags::default(), &layers).unwrap();
+    let names: Vec<_> = warnings.iter().filter_map(|warning| warning.split(' ').nth(4)).collect();
+    assert_eq!(names, ["sslpassword,", "sslmod,"], "{warnings:?}");
+    assert!(!warnings.concat().contains("secret"), "{warnings:?}");
+
+    // A password with a ? that was not escaped: what follows it would be the name of a parameter.
+    let sentence = refused("DATABASE_URL", "postgres://u:12?secret@host:5432/d");
+    assert!(sentence.contains("%-escapes") && !sentence.contains("secret"), "{sentence}");
+}
+
+#[test]
 fn more_connections_than_open_files_are_warned_about() {
     let layers = Layers::of(&[("TIDINGS_MAX_CONNECTIONS", "99999999999")], &[]);
     let (_, warnings) = Config::load(&Flags::default(), &layers).unwrap();
@@ -189,9 +204,13 @@ fn the_file_is_read_without_touching_the_environment() {
     assert_eq!(found.len(), 2);
     assert!(std::env::var_os("TIDINGS_DRAIN").is_none());
 
-    std::fs::write(&path, "DATABASE_URL=se'cret\n").unwrap();
-    let sentence = from_file(&path).unwrap_err().to_string();
-    assert!(sentence.contains("\"DATABASE_URL\"") && !sentence.contains("cret"), "{sentence}");
+    for line in ["DATABASE_URL=se'cret", "DATABASE_URL: se://cret", "export DATABASE_URL se://cret"]
+    {
+        std::fs::write(&path, format!("{line}\n")).unwrap();
+        let sentence = from_file(&path).unwrap_err().to_string();
+        assert!(sentence.contains("\"DATABASE_URL\""), "{sentence}");
+        assert!(!sentence.contains("cret"), "{sentence}");
+    }
 }
 
 #[cfg(unix)]

@@ -109,10 +109,44 @@ pub(super) fn log_filter(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// What sqlx reads of a connection URL beside `options[…]`. It ignores the rest.
+const PARAMETERS: [&str; 18] = [
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
+
+/// The parameters of a database's address that change nothing, by their names alone: a value may be a
+/// secret.
+pub(super) fn ignored_parameters(url: &str) -> Vec<String> {
+    let Ok(url) = Url::parse(url) else { return Vec::new() };
+    let names = url.query_pairs().map(|(name, _)| name.into_owned());
+    names
+        .filter(|name| !PARAMETERS.contains(&name.as_str()) && !name.starts_with("options["))
+        .collect()
+}
+
 /// Never repeats the text: it may hold a password.
 pub(super) fn database_url(text: &str) -> Result<String, String> {
     let known = text.starts_with("postgres://") || text.starts_with("postgresql://");
-    if !known || PgConnectOptions::from_str(text).is_err() {
+    // A ? in a password makes a parameter of the rest.
+    let torn = ignored_parameters(text).iter().any(|name| name.contains(['@', ':', '/']));
+    if !known || torn || PgConnectOptions::from_str(text).is_err() {
         return Err("is not the address of a PostgreSQL database: write it as in \
                     postgres://user:password@host:5432/database, with %-escapes for / ? # @ : \
                     inside the password"

@@ -19,7 +19,7 @@ use crate::error::{Kind, Problem};
 /// no preflight when it is text/plain, so CORS does not stop it.
 pub(super) async fn guard(State(server): State<Server>, request: Request, next: Next) -> Response {
     let config = &server.inner.config;
-    let on_loopback = config.listen.ip().is_loopback();
+    let on_loopback = config.on_loopback();
     let host = match host(&request) {
         Ok(Some(host)) if on_loopback && !names_this_machine(&host) => return refuse_host(&host),
         Ok(host) => host,
@@ -61,7 +61,7 @@ fn host(request: &Request) -> Result<Option<Authority>, String> {
 fn names_this_machine(host: &Authority) -> bool {
     let name = host.host().trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost")
-        || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 fn check_origin(
@@ -92,7 +92,14 @@ mod tests {
 
     #[test]
     fn only_names_of_this_machine_pass() {
-        for host in ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "127.9.9.9", "[::1]:8080"] {
+        for host in [
+            "localhost",
+            "LOCALHOST:8080",
+            "127.0.0.1:1",
+            "127.9.9.9",
+            "[::1]:8080",
+            "[::ffff:127.0.0.1]:1",
+        ] {
             assert!(names_this_machine(&host.parse().unwrap()), "{host}");
         }
         for host in [
@@ -100,6 +107,7 @@ mod tests {
             "localhost.evil.example",
             "10.0.0.1",
             "[::2]",
+            "[::ffff:10.0.0.1]",
             "127.0.0.1.nip.example:80",
         ] {
             assert!(!names_this_machine(&host.parse().unwrap()), "{host}");

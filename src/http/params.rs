@@ -106,8 +106,10 @@ impl Params {
                     .because("The query is not UTF-8 after percent-decoding."));
             };
             if given.iter().any(|(known, _)| *known == name) {
-                return Err(Kind::InvalidParameter
-                    .because(format!("The parameter {name} is given twice: give it once.")));
+                return Err(Kind::InvalidParameter.because(format!(
+                    "The parameter {} is given twice: give it once.",
+                    shown(&name)
+                )));
             }
             given.push((name, value));
         }

@@ -110,6 +110,7 @@ fn send_error(error: &ChangeError, database_is_up: bool) -> (&'static str, SendE
         (status = 204, description = "It will not be sent"),
         (status = 404, description = "The app has no such scheduled send", body = ProblemBody<'static>, content_type = "application/problem+json"),
         (status = 409, description = "It was sent already", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 413, description = "A body over the limit, where none is taken", body = ProblemBody<'static>, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn cancel(

@@ -119,6 +119,7 @@ pub(super) async fn counts(
         OfApi,
         (status = 204, description = "Withdrawn, durably"),
         (status = 404, description = "The app has no such notification, or it has expired", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = 413, description = "A body over the limit, where none is taken", body = ProblemBody<'static>, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn withdraw(

@@ -50,6 +50,9 @@ pub const QUERY_DEADLINE: Duration = Duration::from_secs(5);
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
+/// A connection that did nothing for longer is asked whether it is still one. Under load none is.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+
 /// Where NOTIFY says that the feed has grown.
 pub const WAKE_UP: &str = "tidings";
 
@@ -127,6 +130,9 @@ pub enum StoreError {
         "the database is reached through a pooler that is not in session mode, where LISTEN hears nothing and no session lasts: set TIDINGS_DIRECT_DATABASE_URL to Postgres itself, or put the pooler into session mode"
     )]
     LentConnection,
+    /// Nothing can be appended there, and LISTEN hears nothing.
+    #[error("it is a standby: promote it, or name its primary")]
+    Standby,
 }
 
 impl StoreError {
@@ -134,7 +140,7 @@ impl StoreError {
     pub fn sqlstate(&self) -> Option<String> {
         match self {
             StoreError::Database(error) => Some(error.as_database_error()?.code()?.into_owned()),
-            StoreError::Deadline(_) | StoreError::LentConnection => None,
+            StoreError::Deadline(_) | StoreError::LentConnection | StoreError::Standby => None,
         }
     }
 
@@ -188,8 +194,17 @@ impl Store {
         let (url, direct) = (options(url)?, options(direct_url.unwrap_or(url))?);
         // Where there is a direct way, the first goes through a pooler: what is set in a session
         // there would be met by whoever gets it next.
-        // A broken connection shows at the first query; asking before each one costs a round trip.
-        let reads = || PgPoolOptions::new().max_connections(4).test_before_acquire(false);
+        // Asking before each query costs a round trip. Not asking at all, each connection that the
+        // database has closed meanwhile, as a restart does, would be one request that fails.
+        let reads = || {
+            PgPoolOptions::new().max_connections(4).test_before_acquire(false).before_acquire(
+                |conn, meta| {
+                    Box::pin(async move {
+                        Ok(meta.idle_for < TRUSTED_IDLE || conn.ping().await.is_ok())
+                    })
+                },
+            )
+        };
         let pooled = direct_url.is_some();
         let requests = pool(reads(), url, (!pooled).then_some(FOR_READS), None);
         let seen = Arc::new(Seen::default());
@@ -207,18 +222,21 @@ impl Store {
         self.changes.close().await;
     }
 
-    /// The database can be read and is a primary: on a standby nothing can be appended, and LISTEN
-    /// hears nothing.
-    pub async fn check(&self) -> Result<bool, StoreError> {
+    /// The database can be read and is a primary.
+    pub async fn check(&self) -> Result<(), StoreError> {
         // The first query of all: a session, because that is checked for a pooler.
         let mut conn = self.session().await?;
-        within(QUERY_DEADLINE, async {
+        let row = within(QUERY_DEADLINE, async {
             let query = sqlx::query!("select pg_is_in_recovery() as standby");
             let row = query.fetch_one(&mut conn).await?;
             conn.close().await?;
-            Ok(row.standby == Some(false))
+            Ok(row)
         })
-        .await
+        .await?;
+        match row.standby {
+            Some(false) => Ok(()),
+            _ => Err(StoreError::Standby),
+        }
     }
 
     /// A connection that listens for wake-ups, on a session of its own.

@@ -288,6 +288,10 @@ async fn every_answer_is_one_that_it_has() {
         documented.exchange(Request::new("POST", &path).body("data=1")).await;
         documented.exchange(Request::json(&path, "x".repeat(9 << 20))).await;
     }
+    for (method, path) in [("POST", "withdraw"), ("DELETE", "scheduled")] {
+        let request = Request::new(method, format!("{API}/{path}/shop/{ID}"));
+        documented.exchange(request.body("x".repeat(9 << 20))).await;
+    }
     for body in ["{\"data\":1}", "{\"data\":2}"] {
         let request = Request::json(format!("{API}/send/shop/ada"), body);
         documented.exchange(request.header("idempotency-key", "k")).await;

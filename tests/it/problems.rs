@@ -235,7 +235,7 @@ async fn a_query_with_a_mistake_is_refused() {
             SUBSCRIBE,
             "since=a&since=b",
             "invalid-parameter",
-            "The parameter since is given twice: give it once.".into(),
+            "The parameter \"since\" is given twice: give it once.".into(),
         ),
         (
             SUBSCRIBE,

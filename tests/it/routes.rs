@@ -70,6 +70,16 @@ async fn a_foreign_host_is_refused_on_every_route() {
 }
 
 #[tokio::test]
+async fn loopback_in_the_form_of_ipv6_keeps_foreign_hosts_out_too() {
+    let mapped = "[::ffff:127.0.0.1]:0".parse().unwrap();
+    let app = TestApp::with(|config| config.listen = mapped).await;
+    for (host, status) in [("localhost.evil.example", 403), ("[::ffff:127.0.0.1]:8080", 200)] {
+        let answer = Request::get("/livez").header("host", host).send(app.address).await;
+        assert_eq!(answer.status, status, "{host}");
+    }
+}
+
+#[tokio::test]
 async fn names_of_this_machine_and_requests_without_a_host_pass() {
     let app = TestApp::start().await;
     for host in ["localhost", "LocalHost:1", "127.0.0.1", "127.1.2.3:80", "[::1]:8080"] {

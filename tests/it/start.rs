@@ -247,6 +247,44 @@ async fn what_a_client_command_meets_is_in_its_exit_code() {
     }
 }
 
+#[tokio::test]
+async fn migrate_and_prune_say_by_their_exit_code_that_there_is_no_database() {
+    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("postgres://tidings@{}/tidings", nobody.local_addr().unwrap());
+    for command in ["migrate", "prune"] {
+        let ended =
+            output(ServerProcess::command(&[command], &[("DATABASE_URL", url.as_str())])).await;
+        assert_eq!(ended.status.code(), Some(4), "{command}: {ended:?}");
+        assert!(text(&ended.stderr).contains("the database cannot be reached"), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_whose_log_cannot_be_written_goes_on() {
+    let database = TestDatabase::empty().await;
+    let mut command = ServerProcess::command(
+        &["serve", "--listen", "127.0.0.1:0"],
+        &[("DATABASE_URL", database.url.as_str()), ("TIDINGS_LOG", "debug")],
+    );
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    command.stderr(full);
+    let server = ServerProcess::spawn(command).await;
+    let url = |path: &str| format!("http://{}{path}", server.address);
+
+    eventually("it is ready", async || {
+        let answer = http_client().get(url("/readyz")).send().await;
+        answer.is_ok_and(|answer| answer.status() == 200)
+    })
+    .await;
+    let sent = http_client().post(url("/api/notifications/send/shop/ada")).body("stored");
+    let sent = sent.header("content-type", "text/plain").send().await.unwrap();
+
+    assert_eq!(sent.status(), 201);
+    assert_eq!(database.count().await, 1);
+    stop(server).await;
+}
+
 async fn start_in(folder: &Folder) -> ServerProcess {
     let server =
         ServerProcess::start(&[("TIDINGS_DATA_DIR", folder.path().to_str().unwrap())]).await;

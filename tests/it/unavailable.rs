@@ -44,6 +44,25 @@ async fn app_behind_a_proxy() -> (TestApp, DatabaseProxy) {
 }
 
 #[tokio::test]
+async fn no_request_meets_a_connection_that_the_database_has_closed() {
+    let app = TestApp::start().await;
+    let history = async || app.get(HISTORY).await.unwrap().status();
+    join_all((0..16).map(|_| history())).await;
+    let ended = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                 where datname = current_database() and pid <> pg_backend_pid()";
+    let pool = app.database.pool().await;
+    let ended: i64 = sqlx::query_scalar(ended).fetch_one(&pool).await.unwrap();
+    assert!(ended > 4, "{ended}");
+
+    let began = tokio::time::Instant::now();
+    eventually("they are too old to be trusted", async || began.elapsed().as_millis() > 1100).await;
+
+    for _ in 0..8 {
+        assert_eq!(history().await, 200);
+    }
+}
+
+#[tokio::test]
 async fn without_the_database_everything_but_streams_is_refused() {
     let (app, proxy) = app_behind_a_proxy().await;
     proxy.take_away();
