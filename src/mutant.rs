@@ -58,10 +58,12 @@ mod chosen {
         CrossAppLeak,
         /// Idempotency keys are looked up before the lane is taken.
         KeyBeforeLane,
+        /// A database that went back is taken for the one that was there before.
+        RestoreUnnoticed,
     }
 
     /// By the names that the fault tester knows them by.
-    const NAMES: [(&str, Mutant); 15] = [
+    const NAMES: [(&str, Mutant); 16] = [
         ("ids-before-lane", Mutant::IdsBeforeLane),
         ("notify-is-the-data", Mutant::NotifyIsTheData),
         ("handover-without-id-filter", Mutant::HandoverWithoutIdFilter),
@@ -77,6 +79,7 @@ mod chosen {
         ("gap-not-sent", Mutant::GapNotSent),
         ("cross-app-leak", Mutant::CrossAppLeak),
         ("key-before-lane", Mutant::KeyBeforeLane),
+        ("restore-unnoticed", Mutant::RestoreUnnoticed),
     ];
 
     /// Small enough for a short run with little load to go beyond them.

@@ -189,6 +189,20 @@ pub enum Event {
         /// Who lacks the markers.
         missing: Vec<usize>,
     },
+    /// There is a copy of the database. What it does not have will be lost.
+    Copied {
+        /// It has everything that was known to anybody before (µs since the run began).
+        complete: u64,
+    },
+    /// The database went back to the copy; noted before anybody could append to it.
+    WentBack {
+        /// When what went on after the copy was gone (µs since the run began).
+        gone: u64,
+        /// The last row that was kept.
+        kept: Ulid,
+        /// Above every id that was lost, and below every one that is given from now on.
+        until: Ulid,
+    },
     /// A fault that this machine cannot make.
     Skipped {
         /// Its name.

@@ -21,5 +21,5 @@ mod senders;
 mod sql_senders;
 mod table;
 
-pub use faults::{FAULTS, Fault};
+pub use faults::{BESIDE_LOSSES, FAULTS, Fault, LOSSES};
 pub use run::{Options, default_folder, run};

@@ -1,4 +1,4 @@
-//! `torture run`, `torture report`, `torture mutants`, `torture list`.
+//! `torture run`, `torture losses`, `torture report`, `torture mutants`, `torture list`.
 #![expect(clippy::print_stdout, reason = "verdicts are what this program is for")]
 
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use torture::mutants::{self, MUTANTS, Mutant};
-use torture::{FAULTS, Fault, Options, report};
+use torture::{BESIDE_LOSSES, FAULTS, Fault, LOSSES, Options, report};
 use wire::Outcome;
 
 /// Breaks a Tidings cluster in every way it knows, and checks that nobody noticed.
@@ -22,6 +22,8 @@ struct Arguments {
 enum Command {
     /// Make a run, then judge it.
     Run(RunArguments),
+    /// Make a run in which acknowledged rows are lost, then judge whether everybody was told.
+    Losses(Common),
     /// Judge a run again, or every run in a folder.
     Report {
         /// The folder of a run, or one with such folders.
@@ -29,7 +31,7 @@ enum Command {
     },
     /// Prove that the checker notices: run servers that are wrong on purpose.
     Mutants(MutantsArguments),
-    /// Name the faults and the mutants.
+    /// Name the faults, those that lose something, and the mutants.
     List,
 }
 
@@ -51,6 +53,15 @@ struct MutantsArguments {
 
 #[derive(clap::Args)]
 struct RunArguments {
+    #[command(flatten)]
+    common: Common,
+    /// Only these, by name, with commas between them.
+    #[arg(long, value_delimiter = ',')]
+    faults: Vec<String>,
+}
+
+#[derive(clap::Args)]
+struct Common {
     /// Decides what is sent, who is cut, and which fault comes when.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -63,10 +74,7 @@ struct RunArguments {
     /// Concurrent senders.
     #[arg(long, default_value_t = 8)]
     senders: usize,
-    /// Only these, by name, with commas between them.
-    #[arg(long, value_delimiter = ',')]
-    faults: Vec<String>,
-    /// Where history, report and logs go. Default: torture-runs/seed-N.
+    /// Where history, report and logs go. Default: torture-runs/seed-N, or losses-N.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// The server program. Default: `tidings` beside this program.
@@ -78,10 +86,15 @@ struct RunArguments {
 async fn main() -> ExitCode {
     let ended = match Arguments::parse().command {
         Command::Run(arguments) => run(arguments).await,
+        Command::Losses(arguments) => losses(arguments).await,
         Command::Report { folder } => report::of_runs(&folder).map(|report| print(&report)),
         Command::Mutants(arguments) => hunt(arguments).await,
         Command::List => {
             for (_, name, about) in FAULTS {
+                println!("{name:<28}{about}");
+            }
+            println!();
+            for (_, name, about) in LOSSES {
                 println!("{name:<28}{about}");
             }
             println!();
@@ -97,18 +110,32 @@ async fn main() -> ExitCode {
     })
 }
 
-/// Also an interrupted run is judged, as far as it came.
 async fn run(arguments: RunArguments) -> Outcome<ExitCode> {
-    let RunArguments { seed, minutes, instances, senders, faults, out, server } = arguments;
+    let RunArguments { common, faults } = arguments;
     let faults = match faults.is_empty() {
         true => FAULTS.iter().map(|(fault, ..)| *fault).collect(),
         false => faults.iter().map(|name| Fault::named(name)).collect::<Outcome<_>>()?,
     };
+    let out = torture::default_folder(common.seed);
+    make(common, faults, out).await
+}
+
+async fn losses(common: Common) -> Outcome<ExitCode> {
+    let losses = LOSSES.iter().map(|(fault, ..)| *fault);
+    let faults = losses.chain(BESIDE_LOSSES).collect();
+    let out =
+        torture::default_folder(common.seed).with_file_name(format!("losses-{}", common.seed));
+    make(common, faults, out).await
+}
+
+/// Also an interrupted run is judged, as far as it came.
+async fn make(common: Common, faults: Vec<Fault>, default_out: PathBuf) -> Outcome<ExitCode> {
+    let Common { seed, minutes, instances, senders, out, server } = common;
     let server = match server {
         Some(server) => server,
         None => std::env::current_exe()?.with_file_name("tidings"),
     };
-    let out = out.unwrap_or_else(|| torture::default_folder(seed));
+    let out = out.unwrap_or(default_out);
     let length = Duration::try_from_secs_f64(minutes * 60.0)?;
     let options = Options {
         server,

@@ -58,9 +58,10 @@ impl Mutant {
 }
 
 const RECONNECTS: &[Fault] = &[Fault::ReconnectAll];
+const LOSSES_ALONE: &[Fault] = &[Fault::RestoreBackup, Fault::FailoverAsync];
 
 /// All of them.
-pub const MUTANTS: [Mutant; 15] = [
+pub const MUTANTS: [Mutant; 16] = [
     Mutant::new("ids-before-lane", "positions are issued before the lane is taken", RECONNECTS),
     Mutant::new("notify-is-the-data", "only what a NOTIFY names is dispatched", RECONNECTS),
     Mutant::new("handover-without-id-filter", "going live, all of the ring is sent", RECONNECTS),
@@ -89,6 +90,11 @@ pub const MUTANTS: [Mutant; 15] = [
     Mutant::new("gap-not-sent", "the stream goes on without its gap", RECONNECTS),
     Mutant::new("cross-app-leak", "dispatched by the audience, in any app", RECONNECTS),
     Mutant::new("key-before-lane", "keys are looked up before the lane", RECONNECTS),
+    Mutant::new(
+        "restore-unnoticed",
+        "a database that went back is taken for the same one",
+        LOSSES_ALONE,
+    ),
 ];
 
 /// What became of one.
@@ -169,13 +175,14 @@ pub async fn hunt(
             .filter(|fault| MUTANTS.iter().any(|mutant| mutant.faults.contains(fault)))
             .collect();
         let mut hunted = Vec::new();
-        for (name, setting) in [
-            ("none", Setting::Usual),
-            ("none, small bounds", Setting::SmallBounds),
-            ("none, one-sided", Setting::OneSided),
+        for (name, setting, faults) in [
+            ("none", Setting::Usual, &faults[..]),
+            ("none, small bounds", Setting::SmallBounds, &faults),
+            ("none, one-sided", Setting::OneSided, &faults),
+            ("none, losses", Setting::Usual, LOSSES_ALONE),
         ] {
             let out = out.join(name.replace(", ", "-").replace(' ', "-"));
-            let options = options(server, seed, &faults, setting, out);
+            let options = options(server, seed, faults, setting, out);
             hunted.push(hunt_one(name, options, false).await?);
         }
         return Ok(hunted);

@@ -228,7 +228,7 @@ impl Run {
         tokio::time::sleep(planned.fault.hold(planned)).await;
         // The outer one first: an instance does not start without a database.
         for (fault, _) in &begun {
-            fault.heal(&self.cluster, planned).await?;
+            fault.heal(&self.cluster, &self.recorder, planned).await?;
         }
         for (_, fault) in &begun {
             self.recorder.note(Event::Healed { fault: *fault });
@@ -255,7 +255,7 @@ impl Run {
             name,
             in_flight: self.office.in_flight(),
         });
-        self.recorder.note(match fault.inject(&self.cluster, planned).await {
+        self.recorder.note(match fault.inject(&self.cluster, &self.recorder, planned).await {
             Ok(Effect { observed, connections }) => {
                 Event::Effect { fault: number, observed, connections }
             }

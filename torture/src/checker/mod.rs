@@ -1,6 +1,7 @@
 //! Judges a history. A pure function: whatever it says can be said again from the file. It knows the
 //! contract and nothing of how the server keeps it.
 
+mod losses;
 mod model;
 mod sends;
 mod streams;
@@ -21,7 +22,7 @@ pub(crate) const FIRST_LOST_MS: u64 = 10_000_000_000_000;
 /// What must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
-    /// What was acknowledged is in the table at the end.
+    /// What was acknowledged is in the table at the end, if no loss can have taken it.
     Lost,
     /// No send is stored twice.
     StoredTwice,
@@ -45,13 +46,13 @@ pub enum Rule {
     Doubled,
     /// ... in id order.
     Reordered,
-    /// ... and nothing else.
+    /// ... and nothing else, nor anything that it was told is lost.
     Foreign,
     /// ... with the bytes that were sent.
     Altered,
     /// Nobody is told of a gap where nothing can have been lost.
     NeedlessGap,
-    /// A client whose cursor is of nothing that ever was is told of a gap.
+    /// A client whose cursor is of nothing that ever was, or of what was lost, is told of a gap.
     UntoldGap,
     /// What is known to be stored arrives soon, on a stream that says that all is well.
     Late,
@@ -95,6 +96,12 @@ pub struct Counts {
     pub pings: usize,
     /// Rows read by cursor.
     pub reads: usize,
+    /// Times that the database went back.
+    pub losses: usize,
+    /// Notifications that went with it, as far as anybody was told of them.
+    pub lost: usize,
+    /// Times that a subscriber was told so.
+    pub told: usize,
 }
 
 /// The verdict.
@@ -118,6 +125,7 @@ pub fn check(entries: &[Entry]) -> Findings {
     let model = Model::of(entries);
     let mut findings = Findings { settled: model.settled, ..Findings::default() };
     sends::check(&model, &mut findings);
+    losses::check(&model, &mut findings);
     streams::check(&model, &mut findings);
     for (at, Entry(_, event)) in entries.iter().enumerate() {
         if let Event::NotRecovered { fault, missing } = event {

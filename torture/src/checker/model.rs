@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use ulid::Ulid;
 use wire::sse::Decoder;
 
+use super::losses::Losses;
 use crate::history::{Entry, Event, SendNumber, Way};
 
 /// The event name of rows that tell what became of others. The server makes them.
@@ -16,6 +17,10 @@ pub(super) struct Model<'a> {
     pub(super) entries: &'a [Entry],
     pub(super) sends: BTreeMap<SendNumber, Send<'a>>,
     pub(super) rows: BTreeMap<Ulid, Row<'a>>,
+    /// The times that the database went back.
+    pub(super) losses: Losses,
+    /// Rows that somebody was told of and that went with them.
+    pub(super) lost: BTreeMap<Ulid, Row<'a>>,
     pub(super) clients: BTreeMap<usize, Client<'a>>,
     /// When (µs) a row was first known to anybody but subscribers.
     pub(super) known: HashMap<Ulid, u64>,
@@ -92,6 +97,8 @@ impl<'a> Model<'a> {
             entries,
             sends: BTreeMap::new(),
             rows: BTreeMap::new(),
+            losses: Losses::of(entries),
+            lost: BTreeMap::new(),
             clients: BTreeMap::new(),
             known: HashMap::new(),
             readers: BTreeMap::new(),
@@ -103,8 +110,12 @@ impl<'a> Model<'a> {
                 ids.iter().for_each(|id| _ = model.known.entry(*id).or_insert(*when));
             }
         }
-        if !model.settled {
-            model.rows_from_answers_and_frames();
+        if !model.settled || model.losses.count() > 0 {
+            let mut told = model.rows_from_answers_and_frames();
+            model.lost = model.losses.take_from(&mut told);
+            if !model.settled {
+                model.rows = told;
+            }
         }
         model
     }
@@ -185,7 +196,7 @@ impl<'a> Model<'a> {
     }
 
     /// Without the table, a row is known by whoever was told of it.
-    fn rows_from_answers_and_frames(&mut self) {
+    fn rows_from_answers_and_frames(&self) -> BTreeMap<Ulid, Row<'a>> {
         let mut rows = BTreeMap::new();
         for (at, Entry(_, event)) in self.entries.iter().enumerate() {
             match event {
@@ -215,7 +226,7 @@ impl<'a> Model<'a> {
                 _ => {}
             }
         }
-        self.rows = rows;
+        rows
     }
 
     fn sender_of(&self, frame: &Frame) -> Option<(Ulid, SendNumber, &Send<'a>)> {
@@ -223,13 +234,18 @@ impl<'a> Model<'a> {
         Some((frame.id?, number, self.sends.get(&number)?))
     }
 
-    /// The rows that a client has to get, in id order.
+    /// The rows that a client has to get, in id order, the lost ones among them.
     pub(super) fn rows_for(&self, client: &Client<'_>) -> Vec<(Ulid, &Row<'a>)> {
-        self.rows
-            .iter()
-            .filter(|(_, row)| client.may_see(row))
-            .map(|(id, row)| (*id, row))
-            .collect()
+        let all = self.rows.iter().chain(&self.lost);
+        let mut rows: Vec<_> =
+            all.filter(|(_, row)| client.may_see(row)).map(|(id, row)| (*id, row)).collect();
+        rows.sort_unstable_by_key(|(id, _)| *id);
+        rows
+    }
+
+    /// In the table, or lost.
+    pub(super) fn row(&self, id: Ulid) -> Option<&Row<'a>> {
+        self.rows.get(&id).or_else(|| self.lost.get(&id))
     }
 
     /// Places in the history that tell of a send: its first attempt and its last two. One that is

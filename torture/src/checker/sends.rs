@@ -62,7 +62,8 @@ fn outcome(
         let what = format!("send {number} is stored more than once: {}", ids.join(", "));
         findings.add(Rule::StoredTwice, what, story);
     } else if send.was(Told::Stored) {
-        if model.settled && rows.len() < expected {
+        let lost = rows.is_empty() && model.losses.may_have_taken(send, model.entries);
+        if model.settled && rows.len() < expected && !lost {
             let what = format!(
                 "send {number} was acknowledged, and {} of its {expected} rows are stored",
                 rows.len()
@@ -126,6 +127,7 @@ fn is_of_the_contract(way: Way, status: u16, problem: Option<&str>) -> bool {
 /// What an answer says is what is stored.
 fn answers(model: &Model<'_>, findings: &mut Findings) {
     let mut first_answers: HashMap<SendNumber, (usize, &[Ulid])> = HashMap::new();
+    let loss_of = |ids: &[Ulid]| ids.first().and_then(|id| model.losses.that_took(*id));
     for (at, Entry(_, event)) in model.entries.iter().enumerate() {
         let Event::Answer { send, status, ids, problem, .. } = event else { continue };
         let Some(sent) = model.sends.get(send) else { continue };
@@ -137,7 +139,13 @@ fn answers(model: &Model<'_>, findings: &mut Findings) {
         if *status != 201 {
             continue;
         }
-        let (first_at, first) = *first_answers.entry(*send).or_insert((at, ids));
+        let loss = loss_of(ids);
+        // What was lost is carried out again if it is repeated: its key is lost, too.
+        let earlier = first_answers
+            .remove(send)
+            .filter(|(_, earlier)| loss_of(earlier).is_none_or(|other| Some(other) == loss));
+        let (first_at, first) = earlier.unwrap_or((at, ids));
+        first_answers.insert(*send, (first_at, first));
         if first != ids.as_slice() {
             findings.add(
                 Rule::AnswersDiffer,
@@ -153,7 +161,8 @@ fn answers(model: &Model<'_>, findings: &mut Findings) {
                 // Absent rows are told of as lost.
                 model.rows.get(id).is_none_or(|row| row.audience == audience && row.data == data)
             });
-        let known = ids.iter().any(|id| model.rows.contains_key(id));
+        // Whether the loss can have taken it is judged by the whole send.
+        let known = loss.is_some() || ids.iter().any(|id| model.rows.contains_key(id));
         if !told_right || (model.settled && !known) {
             let mut story = model.story_of(*send);
             story.extend(ids.iter().filter_map(|id| model.rows.get(id)).map(|row| row.at));

@@ -1,7 +1,9 @@
 //! The subscribers' side: each gets exactly the rows it is entitled to, in id order, over all its
 //! connections, with the bytes that were sent, or is told of a gap.
 
-use std::collections::HashMap;
+mod gaps;
+
+use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
 use ulid::Ulid;
@@ -13,14 +15,7 @@ use crate::history::{Entry, Event};
 /// In µs. A server may wait 3 s for a connection and 5 s for an answer before it says that the database
 /// is away, and a restless client reads nothing for 3 s.
 const LATE: u64 = 15_000_000;
-/// Faults after which rows may be gone; whoever had a cursor is then told of a gap.
-const MAY_LOSE: [&str; 0] = [];
-
 pub(super) fn check(model: &Model<'_>, findings: &mut Findings) {
-    let may_lose = model.entries.iter().any(|Entry(_, event)| match event {
-        Event::Inject { name, .. } => MAY_LOSE.contains(&name.as_str()),
-        _ => false,
-    });
     for (number, client) in &model.clients {
         let mut follower = Follower {
             model,
@@ -32,7 +27,7 @@ pub(super) fn check(model: &Model<'_>, findings: &mut Findings) {
             received: HashMap::new(),
             last_frame: None,
             connection: Connection::default(),
-            may_lose,
+            told: HashSet::new(),
         };
         for at in &client.entries {
             follower.take(*at, findings);
@@ -59,7 +54,8 @@ struct Follower<'m, 'a> {
     /// The last one with an id.
     last_frame: Option<usize>,
     connection: Connection,
-    may_lose: bool,
+    /// Losses that it was told of.
+    told: HashSet<usize>,
 }
 
 /// One connection of the client.
@@ -85,11 +81,6 @@ struct Live {
 #[derive(Deserialize)]
 struct Ping {
     database: String,
-}
-
-#[derive(Deserialize)]
-struct Gap {
-    resumes_after: Ulid,
 }
 
 impl Follower<'_, '_> {
@@ -182,6 +173,7 @@ impl Follower<'_, '_> {
         if self.position.is_some_and(|position| id < position) {
             self.broken(Rule::Contract, "a ping's id is below what was delivered", at, findings);
         }
+        self.losses_are_told(id, at, findings);
         self.passed(id, true, Rule::PingTooFar, at, findings);
         self.position = self.position.max(Some(id));
         self.late(at, frame, findings);
@@ -200,38 +192,18 @@ impl Follower<'_, '_> {
             return;
         };
         let known = |id| self.model.known.get(id).is_some_and(|known| *known <= long_ago);
-        let late = self.rows[self.next..]
-            .iter()
-            .find(|(id, row)| !row.gone && !self.received.contains_key(id) && known(id));
+        let late = self.rows[self.next..].iter().find(|(id, row)| {
+            !row.gone
+                && !self.received.contains_key(id)
+                && known(id)
+                && self.model.losses.that_took(*id).is_none()
+        });
         if let Some((id, row)) = late {
             let what = format!("{id} was stored, and had not come {} s later", LATE / 1_000_000);
             self.broken_by(Rule::Late, &what, at, row, findings);
             // Once is enough.
             self.connection.well_since = Some(now);
         }
-    }
-
-    /// It must be told of a gap before anything else.
-    fn lost_is_told(&mut self, at: usize, findings: &mut Findings) {
-        if std::mem::take(&mut self.connection.lost) {
-            let what = "the cursor is of nothing that ever was, and no gap is told";
-            self.broken(Rule::UntoldGap, what, at, findings);
-        }
-    }
-
-    fn gap(&mut self, at: usize, frame: &Frame, findings: &mut Findings) {
-        let told = serde_json::from_str::<Gap>(&frame.data).map(|gap| gap.resumes_after).ok();
-        let Some(resumes_after) = told.filter(|id| Some(*id) == frame.id) else {
-            return self.broken(Rule::Contract, "a gap's id is not where it resumes", at, findings);
-        };
-        if !std::mem::take(&mut self.connection.lost) && !self.may_lose {
-            let what = format!("nothing can be lost, and a gap is told: {}", frame.data);
-            self.broken(Rule::NeedlessGap, &what, at, findings);
-        }
-        self.position = Some(resumes_after);
-        self.next = self.rows.partition_point(|(row, _)| *row <= resumes_after);
-        // Downwards: what was received above may come again.
-        self.received.retain(|id, _| *id <= resumes_after);
     }
 
     fn notification(&mut self, at: usize, raw: &str, frame: &Frame, findings: &mut Findings) {
@@ -245,9 +217,14 @@ impl Follower<'_, '_> {
         let Some(id) = frame.id else {
             return self.broken(Rule::Contract, "a notification has no id", at, findings);
         };
-        match self.model.rows.get(&id) {
-            // Whether it is stored is known at the end.
-            None if is_entry && !self.model.settled => {}
+        let loss = self.model.losses.that_took(id);
+        if loss.is_some_and(|loss| self.told.contains(&loss)) {
+            let what = format!("{id} was lost, and comes after the gap that told so");
+            self.broken(Rule::Foreign, &what, at, findings);
+        }
+        match self.model.row(id) {
+            // Whether it is stored is known at the end, or never.
+            None if is_entry && (!self.model.settled || loss.is_some()) => {}
             None => {
                 let what = format!("{id} was delivered, and is not stored");
                 self.broken(Rule::Foreign, &what, at, findings);
@@ -270,6 +247,7 @@ impl Follower<'_, '_> {
             let what = format!("{id} came when everything up to {position} had been delivered");
             return self.broken(Rule::Reordered, &what, at, findings);
         }
+        self.losses_are_told(id, at, findings);
         self.passed(id, false, Rule::Missing, at, findings);
         self.position = Some(id);
     }
@@ -281,7 +259,10 @@ impl Follower<'_, '_> {
                 break;
             }
             self.next += 1;
-            if !row.gone && !self.received.contains_key(&row_id) {
+            let loss = self.model.losses.that_took(row_id);
+            let is_due = loss.is_none() || loss == self.model.losses.that_took(id);
+            let is_missing = is_due && !row.gone && !self.received.contains_key(&row_id);
+            if is_missing && !self.came_back(row_id, row, at) {
                 let what = format!("{row_id} was not delivered before the stream went on to {id}");
                 self.broken_by(rule, &what, at, row, findings);
             }
@@ -298,9 +279,11 @@ impl Follower<'_, '_> {
                 findings,
             );
         }
+        self.losses_are_told(Ulid(u128::MAX), last, findings);
+        let is_lost = |id| self.model.losses.that_took(id).is_some();
         let left: Vec<_> = self.rows[self.next..]
             .iter()
-            .filter(|(id, row)| !row.gone && !self.received.contains_key(id))
+            .filter(|(id, row)| !row.gone && !self.received.contains_key(id) && !is_lost(*id))
             .collect();
         for (id, row) in left {
             let what = format!("{id} was not delivered to the end");

@@ -130,15 +130,8 @@ impl Postgres {
     /// Becomes a standby of `primary`: whatever was here before is forgotten.
     pub(crate) async fn follow(&self, primary: &Self) -> Outcome<()> {
         remove(&self.data())?;
-        let mut copy = self.command("pg_basebackup")?;
-        copy.args([
-            "--write-recovery-conf",
-            "--wal-method=stream",
-            "--checkpoint=fast",
-            "--no-sync",
-        ]);
-        copy.arg("-h").arg(&primary.folder).args(["-p", &primary.address.port().to_string()]);
-        copy.args(["-U", "tidings"]).arg("-D").arg(self.data());
+        let mut copy = self.copy_of(primary, &self.data())?;
+        copy.arg("--write-recovery-conf");
         if let (Some(own), Some(others)) = (&self.disk, &primary.disk) {
             own.empty()?;
             copy.arg(format!("--waldir={}", own.wal().display()));
@@ -150,6 +143,27 @@ impl Postgres {
         }
         self.finish(copy).await?;
         self.start().await
+    }
+
+    /// Copies its files while it runs.
+    pub(crate) async fn back_up(&self) -> Outcome<()> {
+        remove(&self.backup())?;
+        self.finish(self.copy_of(self, &self.backup())?).await
+    }
+
+    /// Goes on from the copy instead of its data. It must not run.
+    pub(crate) async fn restore(&self) -> Outcome<()> {
+        remove(&self.data())?;
+        std::fs::rename(self.backup(), self.data())?;
+        self.start().await
+    }
+
+    fn copy_of(&self, primary: &Self, to: &Path) -> Outcome<Command> {
+        let mut copy = self.command("pg_basebackup")?;
+        copy.args(["--wal-method=stream", "--checkpoint=fast", "--no-sync"]);
+        copy.arg("-h").arg(&primary.folder).args(["-p", &primary.address.port().to_string()]);
+        copy.args(["-U", "tidings"]).arg("-D").arg(to);
+        Ok(copy)
     }
 
     pub(crate) fn clock(&self) -> Option<&Clock> {
@@ -167,6 +181,10 @@ impl Postgres {
 
     fn data(&self) -> PathBuf {
         self.folder.join("data")
+    }
+
+    fn backup(&self) -> PathBuf {
+        self.folder.join("backup")
     }
 
     /// One of Postgres' programs, run as the owner of the data.

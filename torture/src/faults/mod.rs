@@ -4,6 +4,7 @@ mod background;
 mod connections;
 mod database;
 mod instances;
+mod losses;
 mod machine;
 mod replication;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use wire::{Failure, Outcome};
 
 use crate::cluster::{Clock, Cluster, Needs, SmallDisk};
+use crate::history::Recorder;
 use crate::plan::Planned;
 
 pub(crate) use background::Background;
@@ -78,6 +80,10 @@ pub enum Fault {
     /// The standby receives nothing for longer than a server waits; then the primary is killed and the
     /// standby promoted without what it did not receive.
     FailoverBehind,
+    /// The same of a standby that nothing waits for: what it did not receive was acknowledged.
+    FailoverAsync,
+    /// Postgres' files are replaced by a copy that was made of them a while before.
+    RestoreBackup,
 }
 
 /// What was seen of a fault's effect.
@@ -150,13 +156,34 @@ pub const FAULTS: [(Fault, &str, &str); 27] = [
     ),
 ];
 
+/// Those that lose what was acknowledged: whoever saw it has to be told. In runs of their own, since in
+/// all others nothing may be lost.
+pub const LOSSES: [(Fault, &str, &str); 2] = [
+    (
+        Fault::FailoverAsync,
+        "failover-async",
+        "an asynchronous standby promoted without what it did not receive",
+    ),
+    (Fault::RestoreBackup, "restore-backup", "Postgres' files replaced by an older copy of them"),
+];
+
+/// What else happens in runs with losses, between them and within them: none of it loses anything.
+pub const BESIDE_LOSSES: [Fault; 5] = [
+    Fault::Failover,
+    Fault::KillInstance,
+    Fault::PauseInstance,
+    Fault::ReconnectAll,
+    Fault::ResetConnections,
+];
+
 impl Fault {
     /// As in reports and on the command line.
     pub fn name(self) -> &'static str {
-        FAULTS.iter().find(|(fault, ..)| *fault == self).map_or("", |(_, name, _)| name)
+        let mut all = FAULTS.iter().chain(&LOSSES);
+        all.find(|(fault, ..)| *fault == self).map_or("", |(_, name, _)| name)
     }
 
-    /// By its name.
+    /// By its name; those that lose something have none here.
     pub fn named(name: &str) -> Outcome<Self> {
         let found = FAULTS.iter().find(|(_, known, _)| *known == name);
         let unknown = || Failure::from(format!("there is no fault {name}: see `torture list`"));
@@ -173,6 +200,8 @@ impl Fault {
                 | Self::StandbyGone
                 | Self::Failover
                 | Self::FailoverBehind
+                | Self::FailoverAsync
+                | Self::RestoreBackup
         )
     }
 
@@ -182,7 +211,12 @@ impl Fault {
     }
 
     /// Makes it happen, and says what was seen; an error means that it did not happen.
-    pub(crate) async fn inject(self, cluster: &Cluster, planned: &Planned) -> Outcome<Effect> {
+    pub(crate) async fn inject(
+        self,
+        cluster: &Cluster,
+        recorder: &Recorder,
+        planned: &Planned,
+    ) -> Outcome<Effect> {
         let number = planned.instance;
         match self {
             Self::KillInstance => instances::kill(cluster, number).await,
@@ -214,12 +248,19 @@ impl Fault {
             Self::StandbyGone => replication::stop_standby(cluster).await,
             Self::Failover => replication::kill_primary(cluster).await,
             Self::FailoverBehind => replication::stop_receiving(cluster).await,
+            Self::FailoverAsync => losses::leave_behind(cluster, recorder).await,
+            Self::RestoreBackup => losses::back_up(cluster, recorder).await,
             Self::HeldSnapshot => Err("it has no time of its own".into()),
         }
     }
 
     /// Brings back what it took away.
-    pub(crate) async fn heal(self, cluster: &Cluster, planned: &Planned) -> Outcome<()> {
+    pub(crate) async fn heal(
+        self,
+        cluster: &Cluster,
+        recorder: &Recorder,
+        planned: &Planned,
+    ) -> Outcome<()> {
         let number = planned.instance;
         match self {
             Self::KillInstance | Self::TermInstance => cluster.instances[number].start().await,
@@ -244,12 +285,19 @@ impl Fault {
             Self::StandbyGone => replication::start_standby(cluster).await,
             Self::Failover => replication::promote(cluster).await,
             Self::FailoverBehind => replication::fail_over_behind(cluster).await,
+            Self::FailoverAsync => losses::fail_over(cluster, recorder).await,
+            Self::RestoreBackup => losses::restore(cluster, recorder).await,
             _ => Ok(()),
         }
     }
 
     /// Whether it can be injected while `other` lasts, and be healed after it.
     pub(crate) fn may_happen_within(self, other: Self) -> bool {
+        // A server that starts on the restored files knows of nothing, and may be the first to append:
+        // that leaves no trace (docs/reliability.md, "What is not promised").
+        if other == Self::RestoreBackup && matches!(self, Self::KillInstance | Self::TermInstance) {
+            return false;
+        }
         let of_instances_or_sockets = matches!(
             self,
             Self::KillInstance
@@ -274,6 +322,8 @@ impl Fault {
                 | Self::StandbyGone
                 | Self::Failover
                 | Self::FailoverBehind
+                | Self::FailoverAsync
+                | Self::RestoreBackup
         );
         of_instances_or_sockets && lasts_and_is_of_the_database
     }
@@ -281,7 +331,9 @@ impl Fault {
     /// What has to be made ready again for the next time; nothing waits for it.
     pub(crate) async fn afterwards(self, cluster: &Cluster) -> Outcome<()> {
         match self {
-            Self::Failover | Self::FailoverBehind => replication::rebuild_standby(cluster).await,
+            Self::Failover | Self::FailoverBehind | Self::FailoverAsync | Self::RestoreBackup => {
+                replication::rebuild_standby(cluster).await
+            }
             _ => Ok(()),
         }
     }
@@ -294,7 +346,11 @@ impl Fault {
                 SmallDisk::is_possible()?;
                 needs.small_disk = true;
             }
-            Self::StandbyGone | Self::Failover | Self::FailoverBehind => needs.standby = true,
+            Self::StandbyGone
+            | Self::Failover
+            | Self::FailoverBehind
+            | Self::FailoverAsync
+            | Self::RestoreBackup => needs.standby = true,
             _ => {}
         }
         Ok(())

@@ -8,7 +8,7 @@ use wire::Outcome;
 
 use super::Effect;
 use super::connections::{cut_all, let_pass};
-use crate::cluster::{Cluster, IN_SYNC, Mode, send_signal};
+use crate::cluster::{Cluster, IN_SYNC, Mode, Postgres, send_signal};
 
 pub(super) async fn stop_standby(cluster: &Cluster) -> Outcome<Effect> {
     let status = cluster.standby()?.end(Signal::QUIT).await?;
@@ -30,7 +30,7 @@ pub(super) async fn kill_primary(cluster: &Cluster) -> Outcome<Effect> {
 
 /// As when its machine is gone, its connections end first: a backend that waits for the standby sees
 /// that its postmaster was killed, waits no longer, and lets others see its rows before they end, too.
-async fn primary_vanishes(cluster: &Cluster) -> Outcome<(ExitStatus, usize)> {
+pub(super) async fn primary_vanishes(cluster: &Cluster) -> Outcome<(ExitStatus, usize)> {
     let connections = cut_all(cluster).await;
     cluster.readers.set(Mode::Refuse);
     cluster.readers.cut(None).await;
@@ -38,10 +38,16 @@ async fn primary_vanishes(cluster: &Cluster) -> Outcome<(ExitStatus, usize)> {
 }
 
 /// The standby takes over alone: it must not wait for one that is not there.
-pub(super) async fn promote(cluster: &Cluster) -> Outcome<()> {
-    let standby = cluster.standby()?;
+pub(super) async fn take_over(standby: &Postgres) -> Outcome<()> {
+    let receives_nothing = "select not exists (select from pg_stat_activity
+        where backend_type = 'walreceiver')";
+    standby.becomes_true(receives_nothing).await?;
     standby.promote().await?;
-    standby.becomes_true("select not pg_is_in_recovery()").await?;
+    standby.becomes_true("select not pg_is_in_recovery()").await
+}
+
+pub(super) async fn promote(cluster: &Cluster) -> Outcome<()> {
+    take_over(cluster.standby()?).await?;
     cluster.switch();
     let_pass(cluster);
     cluster.readers.set(Mode::Pass);
@@ -50,8 +56,8 @@ pub(super) async fn promote(cluster: &Cluster) -> Outcome<()> {
 
 /// The old primary becomes the new one's standby.
 pub(super) async fn rebuild_standby(cluster: &Cluster) -> Outcome<()> {
-    let primary = cluster.postgres();
-    cluster.standby()?.follow(primary).await?;
+    let (primary, standby) = (cluster.postgres(), cluster.standby()?);
+    standby.follow(primary).await?;
     primary.wait_for_standbys("*").await
 }
 
@@ -72,15 +78,10 @@ pub(super) async fn fail_over_behind(cluster: &Cluster) -> Outcome<()> {
     let pid = receiver(&mut standby.connect().await?).await?;
     primary_vanishes(cluster).await?;
     send_signal(pid, Signal::KILL)?;
-    standby
-        .becomes_true(
-            "select not exists (select from pg_stat_activity where backend_type = 'walreceiver')",
-        )
-        .await?;
     promote(cluster).await
 }
 
-async fn receiver(connection: &mut PgConnection) -> Outcome<u32> {
+pub(super) async fn receiver(connection: &mut PgConnection) -> Outcome<u32> {
     let pid: i32 =
         sqlx::query_scalar("select pid from pg_stat_activity where backend_type = 'walreceiver'")
             .fetch_one(connection)

@@ -37,12 +37,17 @@ pub fn of_run(folder: &Path) -> Outcome<Report> {
     let findings = checker::check(&entries);
     let lines = faults::lines(&entries);
     let vain: Vec<&FaultLine> = lines.iter().filter(|line| line.effects == 0).collect();
-    let clean = findings.violations.is_empty() && vain.is_empty() && !entries.is_empty();
+    let vain_losses = findings.counts.losses > 0 && findings.counts.lost == 0;
+    let clean =
+        findings.violations.is_empty() && vain.is_empty() && !vain_losses && !entries.is_empty();
 
     let mut text = String::new();
     heading(&mut text, &entries, &findings, clean);
     for line in &vain {
         let _ = writeln!(text, "  {} never took effect: {}", line.name, line.why.join("; "));
+    }
+    if vain_losses {
+        text.push_str("  nothing was lost that anybody knew of, so nothing is shown\n");
     }
     text.push('\n');
     faults::table(&mut text, &lines);
@@ -106,6 +111,13 @@ fn heading(text: &mut String, entries: &[Entry], findings: &Findings, clean: boo
         counts.pings,
         findings.violations.len()
     );
+    if counts.losses > 0 {
+        let _ = writeln!(
+            text,
+            "  went back {} times: {} rows lost that somebody knew of, {} gaps told",
+            counts.losses, counts.lost, counts.told
+        );
+    }
     for Entry(_, event) in entries {
         if let Event::Skipped { name, why } = event {
             let _ = writeln!(text, "  skipped {name}: {why}");

@@ -1,5 +1,6 @@
 //! For each rule: the good history passes, and the same history with the smallest break is caught.
 
+mod losses;
 mod sends;
 mod streams;
 
