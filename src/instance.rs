@@ -38,7 +38,9 @@ pub enum RunError {
     #[error(transparent)]
     Database(#[from] UnusableDatabase),
     /// Streams or sends were cut off.
-    #[error("the drain time was over before everything had ended; the rest was cut off")]
+    #[error(
+        "the drain was over, by its time or a second signal, before everything had ended; the rest was cut off"
+    )]
     CutOff,
 }
 

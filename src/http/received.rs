@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Server;
+use super::json::shown;
 use crate::error::{Kind, Problem};
 use crate::notification::IdempotencyKey;
 
@@ -102,6 +103,14 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 fn media_type(headers: &HeaderMap, takes: Takes) -> Result<MediaType, Problem> {
+    if let Some(coding) =
+        headers.get(header::CONTENT_ENCODING).filter(|coding| *coding != "identity")
+    {
+        let coding = shown(&String::from_utf8_lossy(coding.as_bytes()));
+        return Err(Kind::UnsupportedMediaType.because(format!(
+            "The body is encoded as {coding}: send it as it is, without Content-Encoding."
+        )));
+    }
     let text =
         headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut parts = text.split(';').map(str::trim);

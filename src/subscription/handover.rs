@@ -10,6 +10,7 @@
     reason = "how much was examined is for whoever asks with --nocapture"
 )]
 
+mod row;
 mod scenario;
 mod search;
 mod subscriber;
@@ -17,9 +18,9 @@ mod table;
 mod walk;
 mod world;
 
+use row::To::{Ada, Bob, Everyone, OtherApp};
 use scenario::{Act, Append, Scenario, foreign, own};
 use search::every_interleaving;
-use table::To::{Ada, Bob, Everyone, OtherApp};
 
 use super::Start;
 use crate::event_id::EventId;

@@ -336,6 +336,12 @@ async fn a_body_of_another_type_is_refused_with_the_header_to_add() {
         let request = kind.into_iter().fold(request, |r, kind| r.header("content-type", kind));
         refuses(&app, &request, 415, "unsupported-media-type", &detail).await;
     }
+    let packed = Request::new("POST", SEND)
+        .header("content-type", "application/json")
+        .header("content-encoding", "gzip")
+        .body("{\"data\":1}");
+    let detail = "The body is encoded as \"gzip\": send it as it is, without Content-Encoding.";
+    refuses(&app, &packed, 415, "unsupported-media-type", detail).await;
 }
 
 #[tokio::test]

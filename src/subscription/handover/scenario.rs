@@ -1,6 +1,6 @@
 //! What may happen, and how often.
 
-use super::table::To;
+use super::row::To;
 use crate::event_id::EventId;
 use crate::subscription::Start;
 

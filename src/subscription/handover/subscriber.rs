@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 
-use super::table::{Row, Table};
+use super::row::Row;
+use super::table::Table;
 use crate::event_id::EventId;
 use crate::subscription::Start;
 

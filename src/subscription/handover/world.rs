@@ -10,8 +10,9 @@ use std::task::{Context, Poll, Waker};
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
+use super::row::{self, Row};
 use super::subscriber::{Broken, Frame, Subscriber};
-use super::table::{self, Row, Table};
+use super::table::Table;
 use crate::clock::Clock;
 use crate::coverage::{Coverage, Format};
 use crate::database::Database;
@@ -380,8 +381,8 @@ impl<'a> World<'a> {
 }
 
 fn coverage() -> Coverage {
-    let audiences = Box::new(table::audiences());
-    Coverage { app: table::app(), audiences, format: Format::Data }
+    let audiences = Box::new(row::audiences());
+    Coverage { app: row::app(), audiences, format: Format::Data }
 }
 
 mod fingerprint;
