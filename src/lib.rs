@@ -36,7 +36,7 @@ pub mod postgres;
 pub mod prune;
 mod queue;
 pub mod release;
-mod replayer;
+pub mod replayer;
 pub mod retention;
 pub mod sender;
 pub mod serve;
