@@ -147,7 +147,7 @@ fn a_stream_from_the_earliest_is_told_only_what_goes_while_it_lasts() {
     let appends = vec![foreign(Ada)];
     let scenario =
         Scenario { before, appends, limits, start: Start::Earliest, ..Scenario::small() };
-    examine("from the earliest", &scenario, 86_000);
+    examine("from the earliest", &scenario, 85_000);
 }
 
 #[test]
