@@ -67,6 +67,8 @@ async fn in_session_mode_everything_works() {
         config.heartbeat = DEADLINE * 2;
     })
     .await;
+    let listens = async || app.metric("tidings_listener_reconnects_total").await == 1.0;
+    eventually("the listener is connected", listens).await;
     let mut client = app.subscribe("shop/ada").await;
     let sent = app.send("shop/ada", "1").await;
     database.append("shop", "user:ada", &["2"]).await;
