@@ -1,4 +1,6 @@
 //! What the bodies of requests may have. No member but `data` may be null: what is not meant is left out.
+//! Members that several share are written out in each: of schemas put together, each would refuse the
+//! members of the other.
 
 #![expect(dead_code, reason = "schemas of the document; bodies are read member by member")]
 
