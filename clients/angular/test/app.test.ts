@@ -229,7 +229,7 @@ test("many at once are few toasts and one announcement, and none moves for who w
   const toasts = window.page.locator(".toast");
   assert.equal(await toasts.count(), 3);
   assert.equal(await toasts.first().evaluate((toast) => getComputedStyle(toast).animationName), "none");
-  await window.announces("new notifications");
+  await window.announces(/^\d+ new notifications$/);
   await window.page.keyboard.press("Escape");
   await toasts.first().waitFor({ state: "detached" });
   assert.equal(await toasts.count(), 0);
@@ -249,6 +249,7 @@ test("what is sent from the page arrives once, however often it had to be tried"
     await route.abort("connectionreset");
   });
   await message.press("Control+Enter");
+  await window.announces(/^The server did not confirm this\. /);
   await window.page.locator(".toast", { hasText: "The server did not confirm this" }).waitFor();
   assert.equal(await message.inputValue(), `{"title": "Hello", "text": "to myself"}`, "what was written is kept");
   assert.equal((await server.stored(to)).length, 1);

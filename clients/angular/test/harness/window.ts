@@ -5,6 +5,9 @@ import type { BrowserContext, Locator, Page } from "playwright-core";
 
 const DEADLINE = 90_000; // ms; generous, because machines that test are slow
 
+/** What the page said to screen readers, each also if the next followed at once. */
+declare const heard: string[];
+
 export interface View {
   width?: number;
   height?: number;
@@ -23,6 +26,7 @@ export class Window {
     page.setDefaultTimeout(DEADLINE);
     const window = new Window(page);
     page.on("pageerror", (error) => window.errors.push(String(error)));
+    await page.addInitScript(listen);
     await window.view(view);
     await page.goto(address);
     return window;
@@ -74,9 +78,12 @@ export class Window {
     assert.equal(await this.page.title(), count ? `(${count}) Tidings` : "Tidings");
   }
 
-  /** Screen readers are told this. */
-  async announces(words: string): Promise<void> {
-    await this.page.locator("app-announcements", { hasText: words }).waitFor({ state: "attached" });
+  /** Screen readers are told exactly this, or something like it, after what was asked for last. */
+  async announces(words: string | RegExp): Promise<void> {
+    await this.page.waitForFunction((words) => {
+      const at = heard.findIndex((said) => (typeof words === "string" ? said === words : words.test(said)));
+      return heard.splice(0, at + 1).length > 0;
+    }, words);
   }
 
   /** What has the focus, as a screen reader would name it. */
@@ -115,4 +122,15 @@ export class Window {
     await this.page.close();
     assert.deepEqual(this.errors, [], "what the page threw");
   }
+}
+
+/** Runs in the page before anything else of it. */
+function listen(): void {
+  const all: string[] = Object.assign(globalThis, { heard: [] }).heard;
+  new MutationObserver((changes) => {
+    for (const { target } of changes) {
+      const said = target.parentElement?.closest("app-announcements") && target.textContent?.trim();
+      if (said) all.push(said);
+    }
+  }).observe(document, { subtree: true, childList: true, characterData: true });
 }
