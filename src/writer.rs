@@ -49,7 +49,8 @@ pub struct Writer {
     metrics: Arc<Metrics>,
     to_feed: mpsc::Sender<OwnGroup>,
     session: Option<Session>,
-    /// The highest position known to be committed: where to look for a lost group.
+    /// The highest position known to be committed: where to look for a lost group. Above all until the
+    /// database was asked; not zero, which is the head of an empty feed.
     last_known: i64,
     last_used: Instant,
     last_asked: Instant,
@@ -73,7 +74,7 @@ impl Writer {
             metrics,
             to_feed,
             session: None,
-            last_known: 0,
+            last_known: i64::MAX,
             last_used: Instant::now(),
             last_asked: Instant::now(),
         };
@@ -129,7 +130,7 @@ impl Writer {
         let session = self.database.store().append_session().await?;
         // Lower than before, if the database has gone back: its rows are to be found all the same.
         let head = self.database.store().head().await?.id.position();
-        self.last_known = if self.last_known == 0 { head } else { head.min(self.last_known) };
+        self.last_known = head.min(self.last_known);
         Ok(session)
     }
 

@@ -10,6 +10,8 @@ use crate::harness::{
 };
 
 const SEND: &str = "/api/notifications/send/shop/ada";
+const REFUSE_POISON: &str =
+    "alter table tidings.notification add constraint poison check (data::text <> '\"poison\"')";
 
 async fn waiting(app: &TestApp, count: f64) {
     eventually("the sends wait in the queue", async || {
@@ -21,9 +23,7 @@ async fn waiting(app: &TestApp, count: f64) {
 #[tokio::test]
 async fn one_row_that_postgres_refuses_takes_no_other_with_it() {
     let app = TestApp::start().await;
-    let poison =
-        "alter table tidings.notification add constraint poison check (data::text <> '\"poison\"')";
-    app.database.run(poison).await;
+    app.database.run(REFUSE_POISON).await;
     let mut client = app.subscribe("shop/ada").await;
     let mut lane = Lane::hold(&app.database).await;
 
@@ -87,6 +87,22 @@ async fn a_call_that_is_lost_on_its_way_is_made_again() {
 #[tokio::test]
 async fn a_commit_whose_answer_is_lost_is_found_again() {
     is_stored_once_in_spite_of(Fault::LoseAnswer, "stored").await;
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_is_lost_is_found_again_if_it_was_the_first_of_all() {
+    let database = TestDatabase::new().await;
+    database.run(REFUSE_POISON).await;
+    let proxy = DatabaseProxy::to(&database).await;
+    let app = TestApp::on(proxy.database(), |_| {}).await;
+    // The first call on a connection cannot be struck, so it is one that stores nothing.
+    assert_eq!(Request::text(SEND, "poison").send(app.address).await.status, 400);
+    proxy.strike_next_append(Fault::LoseAnswer);
+
+    let sent = app.send("shop/ada", "\"once\"").await;
+
+    assert!(proxy.has_struck());
+    assert_eq!(database.ids("shop", "user:ada").await, [sent.id]);
 }
 
 #[tokio::test]
