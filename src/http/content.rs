@@ -4,7 +4,7 @@
 use chrono::{DateTime, FixedOffset};
 use serde_json::value::RawValue;
 
-use super::json::{Object, check_count, shown, text, texts, typed};
+use super::json::{Object, shown, text, texts, typed};
 use super::params::{parse_topic, parse_user};
 use crate::address::{Audience, User};
 use crate::error::{Kind, Problem};
@@ -187,8 +187,7 @@ fn read_name(member: &str, name: &RawValue) -> Result<String, Problem> {
 }
 
 fn distinct_users(users: &RawValue) -> Result<Vec<User>, Problem> {
-    let names = texts(users, "users")?;
-    check_count("users", names.len())?;
+    let names = texts(users, "users", 1)?;
     let mut seen = std::collections::HashSet::with_capacity(names.len());
     let user = |(at, name): (usize, &String)| {
         User::try_from(name.as_str())

@@ -1,13 +1,16 @@
 //! Reading hostile JSON member by member, so that each mistake is said with the name of its place.
 
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::error::{Kind, Problem};
 
 /// Users of one `to`, notifications of one batch, and ids of one change.
 pub(super) const MOST_AT_ONCE: usize = 1000;
+/// Members of an object that are kept. None may have as many, so if there are more, one of these is
+/// unknown or given twice already.
+const MOST_MEMBERS: usize = 64;
 /// What is shown of a name that somebody made up.
 const SHOWN: usize = 64;
 
@@ -25,24 +28,30 @@ pub(super) fn text(value: &RawValue) -> Result<String, &'static str> {
     })
 }
 
-/// The strings of the list `name`.
-pub(super) fn texts(value: &RawValue, name: &str) -> Result<Vec<String>, Problem> {
-    let values: Vec<Box<RawValue>> = typed(value).ok_or_else(|| {
+/// The entries of the list `name`, which are `least` to as many as a request may have of anything.
+pub(super) fn entries(
+    value: &RawValue,
+    name: &str,
+    least: usize,
+) -> Result<Vec<Box<RawValue>>, Problem> {
+    let List { entries, count } = typed(value).ok_or_else(|| {
         Kind::InvalidField.because(format!("The member {name} is not a list: give one."))
     })?;
-    let values = values.iter().enumerate().map(|(at, value)| {
-        text(value).map_err(|why| Kind::InvalidField.because(format!("{name}[{at}] {why}.")))
-    });
-    values.collect()
+    match (least..=MOST_AT_ONCE).contains(&count) {
+        true => Ok(entries),
+        false => Err(Kind::InvalidField.because(format!(
+            "The list {name} has {count} entries: give {least} to {MOST_AT_ONCE}."
+        ))),
+    }
 }
 
-/// As many as a request may have of anything.
-pub(super) fn check_count(name: &str, count: usize) -> Result<(), Problem> {
-    match count {
-        1..=MOST_AT_ONCE => Ok(()),
-        _ => Err(Kind::InvalidField
-            .because(format!("The list {name} has {count} entries: give 1 to {MOST_AT_ONCE}."))),
-    }
+/// The same of a list of strings.
+pub(super) fn texts(value: &RawValue, name: &str, least: usize) -> Result<Vec<String>, Problem> {
+    let entries = entries(value, name, least)?;
+    let texts = entries.iter().enumerate().map(|(at, entry)| {
+        text(entry).map_err(|why| Kind::InvalidField.because(format!("{name}[{at}] {why}.")))
+    });
+    texts.collect()
 }
 
 /// A text of the client's as it is told back: not longer than it helps, and on one line.
@@ -104,11 +113,63 @@ impl<'de> Deserialize<'de> for Object {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
                 let mut members = Vec::new();
                 while let Some(member) = map.next_entry()? {
-                    members.push(member);
+                    if members.len() < MOST_MEMBERS {
+                        members.push(member);
+                    }
                 }
                 Ok(Object(members))
             }
         }
         deserializer.deserialize_map(Members)
+    }
+}
+
+/// A list as long as any may be; what follows is only counted.
+#[derive(Default)]
+struct List {
+    entries: Vec<Box<RawValue>>,
+    count: usize,
+}
+
+impl<'de> Deserialize<'de> for List {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<List, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = List;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<List, A::Error> {
+                let mut list = List::default();
+                while let Some(entry) = seq.next_element()? {
+                    list.count += 1;
+                    if list.count <= MOST_AT_ONCE {
+                        list.entries.push(entry);
+                    }
+                }
+                Ok(list)
+            }
+        }
+        deserializer.deserialize_seq(Entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A body of millions would take twenty times its bytes.
+    #[test]
+    fn of_more_members_and_entries_than_there_may_be_few_are_kept() {
+        let many = |one: &str| vec![one; 100_000].join(",");
+        let object = format!("{{{}}}", many("\"a\":1"));
+        let Ok(mut object) = Object::read(object.as_bytes(), "The body") else { panic!("JSON") };
+        assert_eq!(object.0.len(), MOST_MEMBERS);
+        assert!(object.take("a").is_err(), "it is given twice");
+
+        let list: List = serde_json::from_str(&format!("[{}]", many("1"))).unwrap();
+        assert_eq!((list.entries.len(), list.count), (MOST_AT_ONCE, 100_000));
     }
 }

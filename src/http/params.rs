@@ -1,6 +1,9 @@
 //! Reading paths and queries. A parameter that does not exist is refused: a typo must not silently
 //! mean something else.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path, RawQuery};
 use axum::http::Uri;
@@ -84,7 +87,7 @@ pub(super) fn parse_topic(text: &str) -> Result<Topic, Problem> {
 
 /// The query's parameters, each decoded and given once.
 pub(super) struct Params {
-    given: Vec<(String, String)>,
+    given: BTreeMap<String, String>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Params {
@@ -98,28 +101,29 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 
 impl Params {
     fn parse(query: &str) -> Result<Params, Problem> {
-        let mut given: Vec<(String, String)> = Vec::new();
+        let mut given = BTreeMap::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (Some(name), Some(value)) = (decode(name), decode(value)) else {
                 return Err(Kind::InvalidParameter
                     .because("The query is not UTF-8 after percent-decoding."));
             };
-            if given.iter().any(|(known, _)| *known == name) {
-                return Err(Kind::InvalidParameter.because(format!(
-                    "The parameter {} is given twice: give it once.",
-                    shown(&name)
-                )));
-            }
-            given.push((name, value));
+            match given.entry(name) {
+                Entry::Vacant(free) => free.insert(value),
+                Entry::Occupied(taken) => {
+                    return Err(Kind::InvalidParameter.because(format!(
+                        "The parameter {} is given twice: give it once.",
+                        shown(taken.key())
+                    )));
+                }
+            };
         }
         Ok(Params { given })
     }
 
     /// Takes one parameter out.
     pub(super) fn take(&mut self, name: &str) -> Option<String> {
-        let at = self.given.iter().position(|(given, _)| given == name)?;
-        Some(self.given.swap_remove(at).1)
+        self.given.remove(name)
     }
 
     /// Takes one that is an event id.
@@ -137,9 +141,9 @@ impl Params {
 
     /// Refuses what nobody took. `_` is what pages add against caches.
     pub(super) fn end(self, known: &str) -> Result<(), Problem> {
-        match self.given.iter().find(|(name, _)| name != "_") {
+        match self.given.keys().find(|name| *name != "_") {
             None => Ok(()),
-            Some((name, _)) => Err(Kind::UnknownParameter.because(format!(
+            Some(name) => Err(Kind::UnknownParameter.because(format!(
                 "There is no parameter {}: this route has {known}.",
                 shown(name)
             ))),

@@ -6,12 +6,11 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::Server;
 use super::content::{Content, Place};
-use super::json::{MOST_AT_ONCE, Object, check_count, typed};
+use super::json::{MOST_AT_ONCE, Object, entries};
 use super::openapi::addresses::{OfApp, OfUser, WithKey};
 use super::openapi::bodies::{BatchSchema, SendSchema, SendToSchema};
 use super::openapi::problems::OfSends;
@@ -136,14 +135,11 @@ pub(super) async fn batch(
 
 fn read_batch(body: &[u8], app: &App, max_data: usize) -> Result<Vec<NewNotification>, Problem> {
     let mut object = Object::read(body, "The body")?;
-    let entries = object.take("notifications")?.ok_or_else(|| {
+    let list = object.take("notifications")?.ok_or_else(|| {
         Kind::InvalidField.because("The member notifications is missing: give a list.")
     })?;
     object.end("a batch", "notifications alone")?;
-    let entries: Vec<Box<RawValue>> = typed(&entries).ok_or_else(|| {
-        Kind::InvalidField.because("The member notifications is not a list: give one.")
-    })?;
-    check_count("notifications", entries.len())?;
+    let entries = entries(&list, "notifications", 1)?;
     let mut notifications = Vec::with_capacity(entries.len());
     for (index, entry) in entries.iter().enumerate() {
         let content = Content::from_json(entry.get().as_bytes(), Place::Entry, max_data)

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::Server;
 use super::history::{no_such, one_of_app};
-use super::json::{Object, check_count, shown, texts, typed};
+use super::json::{Object, shown, texts, typed};
 use super::openapi::addresses::{OfApp, OfNotification, OfUser, Topics};
 use super::openapi::bodies::ChangeSchema;
 use super::openapi::problems::{OfApi, OfBodies};
@@ -171,8 +171,7 @@ impl Wish {
 }
 
 fn read_ids(ids: &RawValue) -> Result<Vec<EventId>, Problem> {
-    let texts = texts(ids, "ids")?;
-    check_count("ids", texts.len())?;
+    let texts = texts(ids, "ids", 1)?;
     let id = |(at, text): (usize, &String)| {
         text.parse().map_err(|why| {
             let text = shown(text);
@@ -190,7 +189,7 @@ fn read_up_to(up_to: &RawValue) -> Result<EventId, Problem> {
 }
 
 fn read_topics(topics: &RawValue) -> Result<Vec<Topic>, Problem> {
-    distinct_topics(texts(topics, "topics")?.iter().map(|name| parse_topic(name)))
+    distinct_topics(texts(topics, "topics", 0)?.iter().map(|name| parse_topic(name)))
 }
 
 fn read_state(state: Option<&RawValue>) -> Result<InboxState, Problem> {
