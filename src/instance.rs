@@ -75,7 +75,7 @@ pub async fn run(
         metrics: metrics.clone(),
     });
     let leaving = shutdown.graceful.clone();
-    let handlers = http::Server::new(config.clone(), sender.clone(), streams, leaving);
+    let handlers = http::Server::new(config.clone(), sender.clone(), streams.clone(), leaving);
     let router = http::router(handlers.clone());
     let open = metrics.connections.clone();
     let server = Server::new(router, config.max_connections, &config.limits, open);
@@ -95,7 +95,7 @@ pub async fn run(
         tokio::spawn(maintainer.run_forever()),
     ];
     let mut writer = tokio::spawn(writer.run());
-    let mut server = tokio::spawn(server.run(listener, closing.clone()));
+    let mut server = tokio::spawn(server.run(listener, closing));
 
     let prepared = tokio::select! {
         prepared = database.prepare(config.migrate) => prepared,
@@ -107,7 +107,7 @@ pub async fn run(
             shutdown.graceful.cancelled().await;
             info!(drain_seconds = config.drain.as_secs_f64(), "shutting down");
             wait_or_hurry(config.drain_delay, &shutdown).await;
-            closing.cancel();
+            streams.drain.begin();
             let deadline = Instant::now() + config.drain;
             let orderly = timeout_at(deadline, async {
                 // Sends come in over the server's connections, so these first.

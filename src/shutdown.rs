@@ -1,6 +1,7 @@
 //! Going away in steps: not ready, no new connections, streams and sends ended one by one, the rest
 //! cut off. A second signal cuts off at once.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -41,16 +42,23 @@ impl Shutdown {
 }
 
 /// What streams look at.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Drain {
     begun: CancellationToken,
+    begun_at: OnceLock<Instant>,
     within: Duration,
 }
 
 impl Drain {
-    /// A drain that begins with `begun` and is over `within` that time.
+    /// A drain that tells `begun` when it begins, and is over `within` that time.
     pub fn new(begun: CancellationToken, within: Duration) -> Drain {
-        Drain { begun, within }
+        Drain { begun, begun_at: OnceLock::new(), within }
+    }
+
+    /// Begins it.
+    pub fn begin(&self) {
+        self.begun_at.get_or_init(Instant::now);
+        self.begun.cancel();
     }
 
     /// Waits for the drain to begin.
@@ -63,8 +71,23 @@ impl Drain {
         self.begun.is_cancelled()
     }
 
-    /// When a stream that has just seen the drain begin should end.
+    /// When a stream that sees that the drain has begun should end: also one that could not look before,
+    /// because its client took nothing for a while.
     pub fn moment_to_end(&self) -> Instant {
-        Instant::now() + self.within.mul_f64(SPREAD * fastrand::f64())
+        let begun_at = *self.begun_at.get_or_init(Instant::now);
+        begun_at + self.within.mul_f64(SPREAD * fastrand::f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_sees_the_drain_late_ends_within_its_time_all_the_same() {
+        let within = Duration::from_secs(20);
+        let begun_at = OnceLock::from(Instant::now() - within);
+        let drain = Drain { begun: CancellationToken::new(), begun_at, within };
+        assert!((0..100).all(|_| drain.moment_to_end() < Instant::now()));
     }
 }
