@@ -1,10 +1,10 @@
 //! `GET history/{app}/{user}` and `GET notification/{app}/{id}`: what is listed, and what the user did
 //! with it.
 
-use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::Uri;
+use axum::http::{Extensions, Uri};
+use axum::response::Response;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -153,7 +153,8 @@ pub(super) async fn history(
     State(server): State<Server>,
     addressee: Addressee,
     mut params: Params,
-) -> Result<Json<History>, Problem> {
+    extensions: Extensions,
+) -> Result<Response, Problem> {
     let limit = match params.take("limit").as_deref() {
         None => 50,
         Some(text) => {
@@ -195,11 +196,12 @@ pub(super) async fn history(
         (None, Order::Ascending, true) => last,
         (None, _, _) => Some(page.head),
     };
-    Ok(Json(History {
+    let history = History {
         next: last.filter(|_| page.more),
         cursor,
         notifications: page.rows.into_iter().map(ListedBody::try_from).collect::<Result<_, _>>()?,
-    }))
+    };
+    server.inner.answers.json(&history, extensions.get().cloned())
 }
 
 fn parse_filter(text: &str) -> Result<Filter, Problem> {
@@ -227,11 +229,15 @@ pub(super) async fn notification(
     path: Result<Path<(String, String)>, PathRejection>,
     uri: Uri,
     params: Params,
-) -> Result<Json<NotificationBody>, Problem> {
+    extensions: Extensions,
+) -> Result<Response, Problem> {
     params.end("none")?;
     let (app, id) = one_of_app(path, &uri, "notification")?;
     match server.inner.streams.database.store().notification(&app, id).await? {
-        Some(Found::Listed(notification)) => Ok(Json(notification.try_into()?)),
+        Some(Found::Listed(notification)) => {
+            let body = NotificationBody::try_from(notification)?;
+            server.inner.answers.json(&body, extensions.get().cloned())
+        }
         Some(Found::Withdrawn) => Err(Kind::Withdrawn
             .because(format!("The notification {id} was withdrawn: remove it from your list."))),
         Some(Found::Replaced(by)) => Err(Kind::Withdrawn

@@ -1,5 +1,6 @@
 //! The HTTP side: which route goes where, and what every request passes on its way.
 
+mod answers;
 mod content;
 mod guard;
 mod health;
@@ -50,6 +51,7 @@ struct Inner {
     refusals: subscribe::Refusals,
     open_streams: stream::OpenStreams,
     intake: intake::Intake,
+    answers: answers::Answers,
     /// Being asked to stop: not ready any more.
     leaving: CancellationToken,
 }
@@ -70,6 +72,7 @@ impl Server {
                 refusals: subscribe::Refusals::default(),
                 open_streams: stream::OpenStreams::default(),
                 intake: intake::Intake::default(),
+                answers: answers::Answers::default(),
                 leaving,
             }),
         }

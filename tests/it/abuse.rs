@@ -99,6 +99,42 @@ async fn open_and_write(address: SocketAddr, bytes: &[u8]) -> TcpStream {
     socket
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn histories_that_nobody_reads_share_a_bound_and_keep_no_short_one_waiting() {
+    const HISTORY: &str = "/api/notifications/history/shop/ada?limit=500";
+    let app = TestApp::start().await;
+    let data = "x".repeat(60_000);
+    // A page of eight MiB, of which seven have room, and more for the next.
+    for _ in 0..2 {
+        let entry = format!("{{\"to\":{{\"user\":\"ada\"}},\"data\":\"{data}\"}}");
+        let body = format!("{{\"notifications\":[{}]}}", vec![entry; 100].join(","));
+        let sent = Request::json("/api/notifications/batch/shop", body).send(app.address).await;
+        assert_eq!(sent.status, 201);
+    }
+    let mut unread = Vec::new();
+    let mut statuses = Vec::new();
+    for _ in 0..10 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(32 << 10).unwrap();
+        let mut socket = socket.connect(app.address).await.unwrap();
+        let request = format!("GET {HISTORY} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        statuses.push(status(&mut socket).await);
+        unread.push(socket);
+    }
+    assert_eq!(statuses[..7], [200; 7]);
+    assert_eq!(statuses[8..], [503; 2]);
+    let short = "/api/notifications/history/shop/bob";
+    assert_eq!(Request::get(short).send(app.address).await.status, 200);
+
+    drop(unread);
+    let again = async || {
+        let answer = Request::get(HISTORY).send(app.address).await;
+        answer.status == 200 && answer.json()["notifications"].as_array().unwrap().len() > 100
+    };
+    eventually("there is room again", again).await;
+}
+
 /// What the heads of requests may take together: 64 MiB, in places of 128 KiB.
 const PLACES: usize = (64 << 20) / (128 << 10);
 
@@ -153,10 +189,13 @@ async fn answer_to(app: &TestApp, request: &Request) -> u16 {
     let (name, value) = &headers[0];
     let value = String::from_utf8_lossy(value);
     let bytes = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{name}: {value}\r\n\r\n");
-    let mut socket = open_and_write(app.address, bytes.as_bytes()).await;
-    let mut status = [0; 12];
-    timeout(DEADLINE, socket.read_exact(&mut status)).await.expect("in time").unwrap();
-    std::str::from_utf8(&status[9..]).unwrap().parse().unwrap()
+    status(&mut open_and_write(app.address, bytes.as_bytes()).await).await
+}
+
+async fn status(socket: &mut TcpStream) -> u16 {
+    let mut first = [0; 12];
+    timeout(DEADLINE, socket.read_exact(&mut first)).await.expect("in time").unwrap();
+    std::str::from_utf8(&first[9..]).unwrap().parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
