@@ -19,7 +19,6 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
 /// Idempotency keys past their time count as absent anyway; this only keeps their table small.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
-const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// Drains the outbox.
 pub struct Drainer {
@@ -99,12 +98,12 @@ impl Drainer {
     }
 
     async fn after_error(&self, mut session: DrainSession, error: &StoreError) {
-        let Some(state) = error.sqlstate() else {
+        if error.sqlstate().is_none() {
             debug!(error = error.summary(), "the drainer's connection broke");
             return;
-        };
+        }
         warn!(error = error.summary(), "the outbox could not be drained; trying again");
-        if state == LOCK_NOT_AVAILABLE
+        if error.is_lock_timeout()
             && let Ok(Some(holder)) = session.end_stale_lane_holder().await
         {
             self.metrics.lane_holders_ended.inc();

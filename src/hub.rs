@@ -4,6 +4,10 @@
 //! One ring holds the events of all audiences that somebody here listens to, bounded in bytes
 //! (invariant 5). Each audience has an index into it. Whoever falls off the ring goes back to replay.
 
+mod members;
+#[cfg(feature = "mutants")]
+mod mutant;
+
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,6 +16,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::members::Members;
 use crate::address::{App, Audience};
 use crate::coverage::{Coverage, Format};
 use crate::event_id::EventId;
@@ -63,38 +68,6 @@ struct AudienceEntry {
     floor: EventId,
     events: VecDeque<Arc<Event>>,
     members: Members,
-}
-
-/// Whom to wake. A member keeps its place, so that one of thousands who leaves a hundred topics is not
-/// looked for in each.
-#[derive(Debug, Default)]
-struct Members {
-    places: Vec<Option<Arc<Notify>>>,
-    free: Vec<u32>,
-}
-
-impl Members {
-    fn add(&mut self, member: Arc<Notify>) -> u32 {
-        if let Some(place) = self.free.pop() {
-            self.places[place as usize] = Some(member);
-            return place;
-        }
-        self.places.push(Some(member));
-        self.places.len() as u32 - 1
-    }
-
-    fn remove(&mut self, place: u32) {
-        self.places[place as usize] = None;
-        self.free.push(place);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.places.len() == self.free.len()
-    }
-
-    fn wake(&self) {
-        self.places.iter().flatten().for_each(|member| member.notify_one());
-    }
 }
 
 #[derive(Debug)]
@@ -390,7 +363,5 @@ impl Drop for Membership {
     }
 }
 
-#[cfg(feature = "mutants")]
-mod mutant;
 #[cfg(test)]
 mod tests;

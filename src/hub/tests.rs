@@ -214,7 +214,7 @@ impl Hub {
         keys.sort_unstable();
         for key in keys {
             let AudienceEntry { floor, events, members, .. } = &state.audiences[key];
-            (key, floor, members.places.len(), members.free.len()).hash(into);
+            (key, floor, members.counts()).hash(into);
             events.iter().for_each(|event| event.id.hash(into));
         }
     }

@@ -28,6 +28,10 @@ pub(super) async fn serve(mut socket: Socket, mut body: StreamBody) -> io::Resul
 }
 
 async fn write_chunk(socket: &mut Socket, bytes: Bytes) -> io::Result<()> {
+    // An empty chunk would be the end.
+    if bytes.is_empty() {
+        return Ok(());
+    }
     let size = format!("{:x}\r\n", bytes.len());
     let mut chunk = Buf::chain(size.as_bytes(), bytes).chain(&b"\r\n"[..]);
     socket.write_all_buf(&mut chunk).await

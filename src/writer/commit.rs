@@ -17,7 +17,6 @@ use crate::store::{Appended, Session, StoreError};
 const APPEND_DEADLINE: Duration = Duration::from_secs(5);
 /// How long the outcome of a broken call is looked for.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(15);
-const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 impl Writer {
     /// Commits a group once, whatever breaks, or says why not.
@@ -37,12 +36,11 @@ impl Writer {
                 }
                 Err(error) => error,
             };
-            let state = error.sqlstate().unwrap_or_default();
             if error.is_bad_data() {
                 self.session = Some(session);
                 return Err(SendError::Refused(error.summary()));
             }
-            session = if state == LOCK_NOT_AVAILABLE {
+            session = if error.is_lock_timeout() {
                 // Postgres answered: nothing to look for. Settling would turn into doubt at the end.
                 warn!(error = error.summary(), "an append could not have the lane");
                 self.free_lane(session).await
@@ -67,12 +65,11 @@ impl Writer {
                 tokio::time::sleep(SHORTEST_RETRY).await;
                 fresh
             };
-            if Instant::now() >= give_up || is_refusal(&state) {
+            if Instant::now() >= give_up || is_refusal(&error) {
                 self.session = Some(session);
-                return Err(if state == LOCK_NOT_AVAILABLE {
-                    SendError::Overloaded
-                } else {
-                    SendError::Unreachable
+                return Err(match error.is_lock_timeout() {
+                    true => SendError::Overloaded,
+                    false => SendError::Unreachable,
                 });
             }
         }
@@ -133,6 +130,7 @@ impl Writer {
 }
 
 /// Postgres answered, and would answer the same again: no privilege, no such procedure, read-only.
-fn is_refusal(state: &str) -> bool {
+fn is_refusal(error: &StoreError) -> bool {
+    let state = error.sqlstate().unwrap_or_default();
     ["25", "28", "42", "0A", "3D", "3F"].iter().any(|class| state.starts_with(class))
 }
