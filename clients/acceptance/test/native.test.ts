@@ -41,7 +41,7 @@ test("a stream that is refused for overload comes back by itself, and has everyt
   proxy.break();
   await tab.states.until((all) => all.at(-1) === "reconnecting", "reconnecting");
   const other = await open(t, server, "bob");
-  await other.tab.states.until((all) => all.at(-1) === "live", "the only place", 60_000);
+  await other.tab.states.until((all) => all.at(-1) === "live", "the only place");
   proxy.mend();
   await proxy.streams.count(2, "stream");
   const refusal = await subscribe(server, "text/event-stream");
@@ -52,7 +52,7 @@ test("a stream that is refused for overload comes back by itself, and has everyt
   assert.deepEqual(tab.ids.all, []);
 
   await other.tab.page.evaluate(() => window.source.close());
-  assert.deepEqual(await tab.ids.until((all) => all.length >= 5, "notifications", 90_000), sent);
+  assert.deepEqual(await tab.ids.until((all) => all.length >= 5, "notifications"), sent);
   assert.ok(!tab.states.all.includes("failed"));
 });
 

@@ -11,7 +11,7 @@ import { network } from "./harness/network.js";
 import { Pair } from "./harness/pair.js";
 import { skip, World } from "./harness/world.js";
 
-const LONGEST_PAUSE = 60_000; // ms; nobody tells a page that a proxy is back, and the package waits for up to 45 s
+const LONGEST_PAUSE = 120_000; // ms; nobody tells a page that a proxy is back, and the package waits for up to 45 s
 
 let world: World;
 let server: Server;
@@ -21,8 +21,11 @@ let brief: Server; // the one that forgets
 before(async () => {
   if (skip) return;
   world = await World.start();
-  // Pings so seldom that a cursor stays where the last notification left it.
-  [server, mortal, brief] = await Promise.all([world.server(), world.server(), world.server({ TIDINGS_HEARTBEAT: "60s" })]);
+  // As by default: with more of them, a tab that is behind would take its stream for dead and open another.
+  const heartbeat = { TIDINGS_HEARTBEAT: "10s" };
+  // And so seldom that a cursor stays where the last notification left it.
+  const seldom = { TIDINGS_HEARTBEAT: "60s" };
+  [server, mortal, brief] = await Promise.all([world.server(heartbeat), world.server(heartbeat), world.server(seldom)]);
 });
 after(() => world?.stop());
 
@@ -94,12 +97,14 @@ describe("nothing is lost and nothing doubled", { concurrency: true }, () => {
   });
 
   test("while the pages are frozen", { skip }, async (t) => {
-    const pair = await Pair.open(t, world, server);
-    const cover = await world.browser.context.newPage(); // what is visible is never frozen
-    t.after(() => cover.close());
-    await pair.through(async (sending) => {
+    // What is visible is never frozen; and when the tab in front is closed, by whatever test, another is.
+    const alone = await world.apart(t);
+    const pair = await Pair.open(t, alone, server);
+    await alone.browser.context.newPage();
+    await pair.through(async () => {
+      await pair.each(({ tab }) => tab.page.evaluate(() => document.addEventListener("freeze", () => void window.report("frozen", true))));
       await pair.each(({ tab }) => tab.lifecycle("frozen"));
-      await sending.more(1); // what was on its way has come
+      await pair.each(({ tab }) => tab.told.until((all) => all.some(([kind]) => kind === "frozen"), "freeze"));
       const before = pair.watchers.map(({ tab }) => tab.ids.all.length);
       await pause(30_000);
       const during = pair.watchers.map(({ tab }) => tab.ids.all.length);

@@ -18,6 +18,7 @@ test("what is sent appears at once on top, is counted, and is said", { skip }, a
   const window = await open();
   await window.live();
   await window.page.getByText("Nothing yet").waitFor();
+  await window.keepsToasts();
   const first = await server.send(to, { text: "The kettle boils", from: "Kitchen" }, "tea.ready");
   await window.shows([first.id]);
   await window.unread(1);
@@ -75,7 +76,7 @@ test("what is read or archived in one window is so in the other, and the badges 
   await desk.button("Mark all as read").click();
   for (const window of [desk, phone]) {
     await window.unread(0);
-    assert.equal(await window.page.locator("article.unread").count(), 0);
+    await window.page.locator("article.unread").first().waitFor({ state: "detached" });
   }
   await phone.page.reload();
   await phone.live();
@@ -138,6 +139,7 @@ test("a window that is opened while the server is away fills when it comes", { s
   const window = await open();
   await window.says("Waiting for the server…");
   await window.page.getByText("The server cannot be reached").first().waitFor();
+  await window.waitsForEver();
   const sent = await server.sendMany(to, 2);
   proxy.mend();
   await window.button("Try again now").click();
@@ -149,17 +151,10 @@ test("and it does not wait for long when somebody looks at it", { skip }, async 
   const { open, server, to, proxy } = await world.setting(t);
   proxy.break();
   const window = await open();
-  const { page } = window;
-  // Once the waits have grown they never end by themselves.
-  await page.evaluate(() => {
-    const real = setTimeout;
-    const never = () => ((document.title = "waits"), 0);
-    globalThis.setTimeout = ((then: () => void, ms = 0) => (ms < 2_500 ? real(then, ms) : never())) as typeof setTimeout;
-  });
-  await page.waitForFunction(() => document.title === "waits");
+  await window.waitsForEver();
   const sent = await server.sendMany(to, 2);
   proxy.mend();
-  await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange", { bubbles: true })));
+  await window.page.evaluate(() => document.dispatchEvent(new Event("visibilitychange", { bubbles: true })));
   await window.shows(newestFirst(sent));
 });
 
@@ -176,6 +171,7 @@ test("an origin that the server does not know is refused, and told what to set",
   assert.deepEqual(await window.ids(), [], "the browser let nothing through");
 
   const [name = "", value = ""] = setting.split("=");
+  await window.waitsForEver();
   strict.settings[name] = value;
   await strict.end();
   await strict.run();
@@ -220,6 +216,7 @@ test("many at once are few toasts and one announcement, and none moves for who w
   const { open, server, to, proxy } = await world.setting(t);
   const window = await open({ calm: true });
   await window.live();
+  await window.keepsToasts();
   proxy.break();
   await window.says("Reconnecting");
   const sent = await server.sendMany(to, 12);

@@ -216,7 +216,7 @@ test("two subscriptions share a connection, and each gets everything once", { sk
   await one.ids.count(6, "notification");
   await two.ids.count(6, "notification");
   assert.deepEqual([one.ids.all, two.ids.all], [sent, sent]);
-  assert.equal(proxy.open, 1);
+  await proxy.untilOpen(1);
 
   await one.subscription.close(); // the leader
   sent.push(...(await server.sendMany(to, 3)));
@@ -236,7 +236,7 @@ test("subscriptions get their topics and everyone's, over one connection", { ski
   await plain.ids.count(2, "notification");
   assert.deepEqual(news.ids.all, [own.id, topical.id, all.id]);
   assert.deepEqual(plain.ids.all, [own.id, all.id]);
-  assert.equal(proxy.open, 1);
+  await proxy.untilOpen(1);
   const { notifications } = await tidings.history({ topics: [topic], limit: 3 });
   assert.deepEqual(
     notifications.map(({ audience }) => audience),

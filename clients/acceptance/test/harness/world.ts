@@ -32,6 +32,13 @@ export class World {
     this.pages.stop();
   }
 
+  /** The same pages in a browser of its own, in which no other test decides which tab is in front. */
+  async apart(t: TestContext): Promise<World> {
+    const browser = await Browser.start(this.pages);
+    t.after(() => browser.stop());
+    return new World(this.pages, browser);
+  }
+
   /** A server that stays until the end. */
   async server(settings: Record<string, string> = {}): Promise<Server> {
     const server = await Server.start({ TIDINGS_CORS_ORIGINS: this.pages.origin(), ...settings });

@@ -75,6 +75,7 @@ export const STATES: State[] = [
     name: "arriving",
     async reach(setting, _, view) {
       const window = await list(setting, view);
+      await window.keepsToasts();
       await sendAll(setting, WORDS.slice(0, 5));
       await window.page.getByText("and 2 more").waitFor();
       return window;

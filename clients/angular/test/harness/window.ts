@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import type { BrowserContext, Locator, Page } from "playwright-core";
+import { within } from "../../../typescript/test/harness/wait";
 
 const DEADLINE = 90_000; // ms; generous, because machines that test are slow
 
@@ -71,11 +72,38 @@ export class Window {
     await this.says("Up to date");
   }
 
-  /** The bell's number becomes this, for the eye and for the ear. */
+  /** The bell's number becomes this, for the eye and for the ear; all at once, as another may follow. */
   async unread(count: number): Promise<void> {
-    await this.button(count ? `${count} unread: go to the newest` : "No unread notifications").waitFor();
-    assert.equal(await this.page.locator(".badge").count(), count ? 1 : 0);
-    assert.equal(await this.page.title(), count ? `(${count}) Tidings` : "Tidings");
+    const label = count ? `${count} unread: go to the newest` : "No unread notifications";
+    const title = count ? `(${count}) Tidings` : "Tidings";
+    await this.page.waitForFunction(
+      ([label, title, badges]) =>
+        document.querySelector("app-bell button")?.getAttribute("aria-label") === label &&
+        document.title === title &&
+        document.querySelectorAll(".badge").length === badges,
+      [label, title, count ? 1 : 0] as const,
+    );
+  }
+
+  /**
+   * From now on the page's waits that have grown never end by themselves, so that it is seen who ends
+   * them; resolves when it is in one.
+   */
+  async waitsForEver(): Promise<void> {
+    const waits = this.page.evaluate(() => new Promise<void>((resolve) => {
+      const real = setTimeout;
+      const never = () => (resolve(), 0);
+      globalThis.setTimeout = ((then: () => void, ms = 0) => (ms < 2_500 ? real(then, ms) : never())) as typeof setTimeout;
+    }));
+    await within(waits, "a wait that has grown");
+  }
+
+  /** What pops up stays until it is taken away. */
+  async keepsToasts(): Promise<void> {
+    await this.page.evaluate(() => {
+      const real = setTimeout;
+      globalThis.setTimeout = ((then: () => void, ms = 0) => (ms === 8_000 ? 0 : real(then, ms))) as typeof setTimeout;
+    });
   }
 
   /** Screen readers are told exactly this, or something like it, after what was asked for last. */
@@ -96,14 +124,14 @@ export class Window {
   }
 
   /** The focus comes to be on this. */
-  async focuses(name: string): Promise<void> {
+  async focuses(name: string | RegExp): Promise<void> {
     const deadline = performance.now() + DEADLINE;
     let now = await this.focused();
-    while (now !== name && performance.now() < deadline) {
+    while (!is(now, name) && performance.now() < deadline) {
       await this.page.evaluate(() => new Promise(requestAnimationFrame));
       now = await this.focused();
     }
-    assert.equal(now, name);
+    assert.ok(is(now, name), `${now} has the focus, not ${name}`);
   }
 
   /** Presses Tab until something with this name has the focus; what was passed on the way. */
@@ -112,7 +140,7 @@ export class Window {
     for (let pressed = 0; pressed < 60; pressed++) {
       await this.page.keyboard.press("Tab");
       const now = await this.focused();
-      if (typeof name === "string" ? now === name : name.test(now)) return passed;
+      if (is(now, name)) return passed;
       passed.push(now);
     }
     assert.fail(`Tab does not lead to ${name}, but to ${passed.join(" · ")}`);
@@ -122,6 +150,10 @@ export class Window {
     await this.page.close();
     assert.deepEqual(this.errors, [], "what the page threw");
   }
+}
+
+function is(name: string, wanted: string | RegExp): boolean {
+  return typeof wanted === "string" ? name === wanted : wanted.test(name);
 }
 
 /** Runs in the page before anything else of it. */

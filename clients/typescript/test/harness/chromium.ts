@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium, type Browser, type BrowserContext } from "playwright-core";
 import { missing } from "./server.js";
-import { within } from "./wait.js";
+import { DEADLINE, within } from "./wait.js";
 
 const candidates = [process.env["CHROMIUM"], "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 const executablePath = candidates.find((path): path is string => Boolean(path) && existsSync(path as string));
@@ -24,6 +24,8 @@ const ARGUMENTS = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
+  // After five minutes the timers of a hidden tab would run once a minute: longer than tests wait.
+  "--disable-features=IntensiveWakeUpThrottling",
 ];
 
 /** A browser with one profile, whose tabs see the same storage, locks and channels. */
@@ -53,9 +55,11 @@ export class Chromium {
       });
       program.once("exit", (code) => reject(new Error(`Chromium ended with ${code}: ${said}`)));
     });
-    const endpoint = await within(address, "Chromium's start", 60_000);
+    const endpoint = await within(address, "Chromium's start");
     // Playwright's defaults make every tab look visible; and what is visible is never frozen.
-    return new Chromium(program, folder, await chromium.connectOverCDP(endpoint, { noDefaults: !allVisible }));
+    const browser = await chromium.connectOverCDP(endpoint, { noDefaults: !allVisible, timeout: DEADLINE });
+    for (const context of browser.contexts()) context.setDefaultTimeout(DEADLINE);
+    return new Chromium(program, folder, browser);
   }
 
   get context(): BrowserContext {

@@ -4,6 +4,7 @@ import { execFile, spawn, type ChildProcess } from "node:child_process";
 import { chmodSync, existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { promisify } from "node:util";
 import { within } from "./wait.js";
 
@@ -77,7 +78,13 @@ export class Server {
       child.stderr?.on("data", listen);
       child.once("exit", (code) => reject(new Error(`the server ended with ${code}: ${said}`)));
     });
-    this.#port = await within(port, "the server's start", 60_000);
+    this.#port = await within(port, "the server's start");
+    await within(this.#ready(), "the server's database");
+  }
+
+  /** Until it has its database: before that a send waits for a while, and then fails. */
+  async #ready(): Promise<void> {
+    while (!(await fetch(`${this.url}/readyz`)).ok) await pause(20);
   }
 
   get #place(): string[] {
@@ -110,7 +117,7 @@ export class Server {
     if (!child || child.exitCode !== null) return;
     const gone = new Promise((resolve) => child.once("exit", resolve));
     child.kill(signal);
-    await within(gone, "the server's end", 30_000);
+    await within(gone, "the server's end");
   }
 
   /** Ends it and removes its data. */

@@ -1,6 +1,6 @@
 // Waiting, always with a deadline, and never by sleeping.
 
-const DEADLINE = 90_000; // ms; generous, because machines that test are slow
+export const DEADLINE = 90_000; // ms; generous, because machines that test are slow
 
 /** What a promise resolves to, unless it takes too long. */
 export async function within<T>(promise: Promise<T>, what: string, ms = DEADLINE): Promise<T> {
