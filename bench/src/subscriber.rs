@@ -16,7 +16,7 @@ use crate::target::subscribe_head;
 use crate::{Outcome, timely};
 
 /// Without a further notification for this long, what is not there is missing.
-pub(crate) const SILENCE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
+pub(crate) const SILENCE: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 10 });
 /// After the last expected notification: time for one too many to arrive.
 const GRACE: Duration = Duration::from_millis(300);
 const OPEN_AT_ONCE: usize = 64; // under the backlog of a listening socket

@@ -2,7 +2,7 @@
 //! miss nothing once they come back. `bench abuse` has the figures at full size.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,7 +19,7 @@ async fn a_client_that_stops_reading_is_ended_and_gets_everything_once_it_comes_
     // More than the kernel's buffers on both sides take.
     const SENDS: usize = 200;
     let data = format!("\"{}\"", "x".repeat(60_000));
-    let app = TestApp::with(|config| config.limits.stalled_after = Duration::from_secs(1)).await;
+    let app = TestApp::with(|config| config.limits.stalled_after = Duration::from_secs(3)).await;
     let mut stalled = connect_with_little_room(app.address).await;
     stalled.until("tidings.live").await;
     let mut reading = app.subscribe("shop/ada").await;
@@ -59,7 +59,7 @@ async fn connect_with_little_room(address: SocketAddr) -> SseClient {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_requests_are_closed_in_time_and_others_are_served_meanwhile() {
     const OF_EACH: usize = 100;
-    let header_timeout = Duration::from_secs(10);
+    let header_timeout = Duration::from_secs(15);
     let app = TestApp::with(|config| config.limits.header_timeout = header_timeout).await;
     let long = format!("GET {SUBSCRIBE}?_={}", "a".repeat(40_000));
     let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -137,28 +137,28 @@ async fn histories_that_nobody_reads_share_a_bound_and_keep_no_short_one_waiting
 
 /// What the heads of requests may take together: 64 MiB, in places of 128 KiB.
 const PLACES: usize = (64 << 20) / (128 << 10);
+/// More of them, because the last ones may not have been read yet when the next one comes.
+const SPARE: usize = 64;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_heads_wait_for_each_other_and_keep_no_short_one_waiting() {
-    let header_timeout = Duration::from_secs(5);
+    // Not in the way, however slow this machine is.
+    let header_timeout = DEADLINE;
     let app = TestApp::with(|config| config.limits.header_timeout = header_timeout).await;
     let half = format!("GET {SUBSCRIBE}?_={}", "a".repeat(20_000));
-    let began = Instant::now();
     let mut holders = Vec::new();
-    for _ in 0..PLACES {
+    for _ in 0..PLACES + SPARE {
         holders.push(open_and_write(app.address, half.as_bytes()).await);
     }
-    let read = async || app.metric("tidings_connections").await >= PLACES as f64;
-    eventually("all of them are being read", read).await;
+    let taken = async || app.metric("tidings_connections").await > PLACES as f64;
+    eventually("they are there", taken).await;
 
     let whole = format!("{half} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     let mut late = open_and_write(app.address, whole.as_bytes()).await;
     assert_eq!(Request::text(SEND, "short").send(app.address).await.status, 201);
     let mut first = [0; 12];
-    if began.elapsed() < header_timeout / 2 {
-        let soon = timeout(header_timeout / 4, late.read_exact(&mut first)).await;
-        assert!(soon.is_err(), "there is no place for it yet");
-    }
+    let soon = timeout(Duration::from_millis(500), late.read_exact(&mut first)).await;
+    assert!(soon.is_err(), "there is no place for it yet");
 
     holders.truncate(PLACES / 2);
     let answered = timeout(DEADLINE, late.read_exact(&mut first)).await.expect("in time");

@@ -1,5 +1,7 @@
 //! One stream covers a user, everyone, and topics: one id order under one cursor, live and replayed.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::sync::watch;
@@ -237,7 +239,8 @@ async fn topics_that_are_none_or_too_many_are_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_for_everyone_is_one_row_and_reaches_all_who_are_connected() {
     const USERS: usize = 1000;
-    let app = TestApp::start().await;
+    // As by default: more pings to so many would be most of what is done.
+    let app = TestApp::with(|config| config.heartbeat = Duration::from_secs(10)).await;
     let open =
         async |user| app.subscribe(&format!("shop/user-{user}?topics=t{}", user % 100)).await;
     let mut clients = Vec::with_capacity(USERS);

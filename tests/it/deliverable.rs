@@ -55,7 +55,8 @@ async fn add_state_entry(database: &TestDatabase, audience: &str, data: &str) ->
 async fn what_has_expired_is_not_replayed_and_is_no_gap() {
     let app = TestApp::start().await;
     let sent = app.send_many("shop/ada", 6).await;
-    let lasting = Request::json("/api/notifications/send/shop/ada", r#"{"data":6,"expires_in":9}"#);
+    let lasting =
+        Request::json("/api/notifications/send/shop/ada", r#"{"data":6,"expires_in":999}"#);
     let lasting = lasting.send(app.address).await.json()["id"].as_str().unwrap().to_owned();
     for expired in [0, 2, 3] {
         expire(&app.database, &format!("id = '{}'", uuid(&sent[expired].id))).await;

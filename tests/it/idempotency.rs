@@ -209,6 +209,9 @@ async fn a_key_survives_a_commit_whose_answer_is_lost() {
 async fn a_key_survives_a_kill_9() {
     let folder = Folder::with_database();
     let mut server = durability::start(folder.path()).await;
+    // Its first start makes the schema; sends wait for a while only.
+    let ready = async || Request::get("/readyz").send(server.address).await.status == 200;
+    eventually("it is ready", ready).await;
     for round in 1..=5 {
         let request = with_key(Request::text(SEND, round.to_string()), &format!("k{round}"));
         let cut_off = join_all((0..8).map(|_| body_of_201(server.address, round)));

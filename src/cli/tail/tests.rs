@@ -9,7 +9,7 @@ use super::*;
 
 const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\nretry: 1\n\n";
 const REFUSED: &str = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(90);
 
 const A: &str = "01JDAYQ5E0000000000000000A";
 const B: &str = "01JDAYQ5E0000000000000000B";

@@ -39,7 +39,7 @@ async fn take_both_out_in_turn(kind: Kind, change: impl FnOnce(String) -> String
     let database = TestDatabase::new().await;
     let Some(mut front) = Front::plan(kind) else { return };
     let settings = |config: &mut tidings::config::Config| {
-        config.drain = Duration::from_secs(4);
+        config.drain = Duration::from_secs(8);
         // HAProxy asks once a second.
         config.drain_delay = Duration::from_millis(1500);
     };
@@ -90,10 +90,10 @@ async fn an_instance_that_is_killed_costs_nobody_anything(kind: Kind) {
 /// A balancer that lets a single request through every other second, to see whether an instance is
 /// well again, would take longer than the deadline: a stream never ends, so it never says so.
 async fn streams_come_back_together_after_all_instances_were_away(kind: Kind) {
-    const MANY: usize = 40;
+    const MANY: usize = 60;
     let database = TestDatabase::new().await;
     let Some(mut front) = Front::plan(kind) else { return };
-    let soon = |config: &mut tidings::config::Config| config.drain = Duration::from_secs(4);
+    let soon = |config: &mut tidings::config::Config| config.drain = Duration::from_secs(8);
     let first = front.instance(0, &database, soon).await;
     let second = front.instance(1, &database, soon).await;
     front.start(|page| page).await;
@@ -188,11 +188,13 @@ async fn follow(
             }
         }
         stream = loop {
+            // A browser waits for longer.
+            tokio::time::sleep(Duration::from_millis(50)).await;
             let path = "/api/notifications/subscribe/shop/ada";
             match front.open(path, cursor.as_deref()).await {
                 Ok(stream) if stream.status == 200 => break stream,
                 Ok(refused) => panic!("a browser would give up: {}", refused.headers),
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(_) => {}
             }
         };
     }

@@ -4,6 +4,8 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustix::process::{Pid, Signal};
 use tokio::net::TcpStream;
@@ -31,10 +33,15 @@ pub fn find(name: &str) -> Option<PathBuf> {
 }
 
 /// A port for a program that has to be told which. It is below those that the kernel gives to
-/// connections, so that no other test takes it in between.
+/// connections, and given once, so that no other test takes it in between.
 pub fn free_address() -> SocketAddr {
+    static FIRST: OnceLock<u16> = OnceLock::new();
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    const PORTS: u16 = 12_000;
+    let first = FIRST.get_or_init(|| fastrand::u16(..PORTS));
+    let next = || 20_000 + (first + GIVEN.fetch_add(1, Ordering::Relaxed)) % PORTS;
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let port = std::iter::repeat_with(|| fastrand::u16(20_000..32_000)).take(1000).find(free);
+    let port = std::iter::repeat_with(next).take(1000).find(free);
     SocketAddr::from(([127, 0, 0, 1], port.expect("a free port")))
 }
 

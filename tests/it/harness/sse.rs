@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// Far above anything that happens on a busy machine; only a lost event takes this long.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(90);
 
 /// One frame as received.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -48,6 +48,8 @@ fn what_was_committed_survives_the_death_of_tidings_and_server_together() {
         .status();
     assert!(committed.unwrap().success());
 
+    // Stopped, so that it does not start the server again in between.
+    kill("STOP", tidings.pid());
     kill("KILL", folder.postmaster());
     tidings.kill_9();
 
