@@ -21,7 +21,7 @@ use crate::senders::{Office, Sender};
 use crate::sql_senders::{self, SqlSender};
 use crate::table::{self, Reader};
 
-const FIRST_STREAMS: Duration = Duration::from_secs(30);
+const FIRST_STREAMS: Duration = Duration::from_secs(60);
 /// Far above what is aimed at: what takes longer has not recovered.
 const RECOVERY: Duration = Duration::from_secs(60);
 const LAST_SENDS: Duration = Duration::from_secs(90); // a send with a key may have to find out

@@ -8,7 +8,7 @@ use super::{Effect, Fault};
 use crate::cluster::{Cluster, Mode, Strike, connect_through};
 
 /// Some append comes sooner than that.
-const NEXT_APPEND: Duration = Duration::from_secs(10);
+const NEXT_APPEND: Duration = Duration::from_secs(30);
 /// An answer would have come sooner than that.
 const NO_ANSWER: Duration = Duration::from_millis(150);
 

@@ -9,20 +9,28 @@ use wire::Outcome;
 use super::{Effect, Fault};
 use crate::cluster::{Cluster, IN_SYNC, send_signal};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 const DUMP: Duration = Duration::from_secs(60);
 
 pub(super) async fn terminate_listeners(cluster: &Cluster) -> Outcome<Effect> {
     let mut connection = cluster.postgres().connect().await?;
-    let pids: Vec<i32> = sqlx::query_scalar(
-        "select pid from pg_stat_activity
-        where application_name = 'tidings' and query ilike 'listen%' and pg_terminate_backend(pid)",
-    )
-    .fetch_all(&mut connection)
-    .await?;
-    if pids.is_empty() {
-        return Err("no listener was connected".into());
-    }
+    let began = Instant::now();
+    // After another fault they may still be on their way.
+    let pids = loop {
+        let pids: Vec<i32> = sqlx::query_scalar(
+            "select pid from pg_stat_activity where application_name = 'tidings'
+                and query ilike 'listen%' and pg_terminate_backend(pid)",
+        )
+        .fetch_all(&mut connection)
+        .await?;
+        if !pids.is_empty() {
+            break pids;
+        }
+        if began.elapsed() > SOON {
+            return Err("no listener was connected".into());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
     are_gone(&mut connection, &pids).await?;
     Ok(Effect { observed: format!("backends {pids:?} are gone"), connections: pids.len() })
 }

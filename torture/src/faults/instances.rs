@@ -10,7 +10,7 @@ use wire::Outcome;
 use super::Effect;
 use crate::cluster::Cluster;
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(30);
 
 pub(super) async fn kill(cluster: &Cluster, number: usize) -> Outcome<Effect> {
     let killed = |status: ExitStatus| status.signal() == Some(Signal::KILL.as_raw());
@@ -81,8 +81,13 @@ pub(super) async fn go_on(cluster: &Cluster, number: usize) -> Outcome<()> {
 }
 
 pub(super) async fn take_out(cluster: &Cluster, number: usize) -> Outcome<Effect> {
-    cluster.balancer.take_out(number, true);
     let address = cluster.instances[number].address;
+    let began = Instant::now();
+    // After a restart everybody may be at the others, but somebody comes soon.
+    while cluster.balancer.gate.passing(Some(address)) == 0 && began.elapsed() < SOON {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    cluster.balancer.take_out(number, true);
     let connections = cluster.balancer.gate.cut(Some(address)).await;
     if connections == 0 {
         return Err(format!("nobody was connected to instance {number}").into());
