@@ -49,7 +49,6 @@ export class Connection {
   #attempt = new AbortController();
   #wake: () => unknown = () => {}; // from a wait, if there is reason enough
   #again = false;
-  #hurried = false;
   #closed = false;
   #heard: number | undefined; // while there is an attempt: when it began or last got anything
   #retry = FIRST_RETRY;
@@ -66,7 +65,7 @@ export class Connection {
   async run(): Promise<void> {
     this.host.state("connecting");
     while (!this.#closed) {
-      this.#again = this.#hurried = false;
+      this.#again = false;
       this.#longest = 0;
       let problem: Problem | undefined;
       try {
@@ -90,9 +89,12 @@ export class Connection {
     this.hurry();
   }
 
-  /** Waits no longer than the server asked for, now or after the try that is under way. */
+  /**
+   * Waits no longer than the server asked for, now or after the try that is under way. What grows
+   * begins anew, because a network that comes back, or a machine that wakes, is often not ready yet.
+   */
   hurry(): void {
-    this.#hurried = true;
+    this.#failures = 0;
     this.#wake();
   }
 
@@ -156,7 +158,7 @@ export class Connection {
     const asked = Math.max(this.#retry, this.#longest);
     const grown = Math.min(this.#retry * 2 ** this.#failures++, LONGEST_RETRY);
     await this.#sleep(asked * spread, () => this.#closed);
-    await this.#sleep((grown - asked) * spread, () => this.#closed || this.#hurried);
+    await this.#sleep((grown - asked) * spread, () => this.#closed || this.#failures === 0);
   }
 
   async #sleep(ms: number, enough: () => boolean): Promise<void> {

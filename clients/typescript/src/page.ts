@@ -32,3 +32,16 @@ export function watchPage(events: PageEvents): () => void {
     for (const [target, name, listener] of told) target?.removeEventListener(name, listener);
   };
 }
+
+/**
+ * For a timer to ask each time: was the machine asleep? Often nothing tells but a timer that is far
+ * too late. Those of a page that nobody looks at are late anyway, and such a page may wait.
+ */
+export function wakes(): (longest: number) => boolean {
+  let asked = Date.now();
+  return (longest) => {
+    const late = Math.abs(Date.now() - asked) > longest;
+    asked = Date.now();
+    return late && !globalThis.document?.hidden;
+  };
+}

@@ -11,7 +11,7 @@ import type { Http } from "./http.js";
 import { Leader } from "./leader.js";
 import { meeting, pageLocks, type Locks } from "./locks.js";
 import { PROTOCOL, type Message, type State, type Want } from "./messages.js";
-import { watchPage } from "./page.js";
+import { wakes, watchPage } from "./page.js";
 import type { Problem } from "./problem.js";
 
 /** What a tab needs, and whom it tells. */
@@ -32,6 +32,7 @@ export class Tab {
   readonly #id = Math.random().toString(36).slice(2);
   readonly #options: TabOptions;
   readonly #unwatch: () => void;
+  readonly #woke = wakes();
   readonly #name: string;
   readonly #open: (name: string) => Channel;
   #locks: Locks;
@@ -58,7 +59,7 @@ export class Tab {
       // What was connected before may be dead without knowing.
       online: () => this.#leading?.restart(),
       offline: () => this.#leading?.state("offline"),
-      visible: () => (this.#resume(), this.#tick(), this.#post({ type: "hurry", member: this.#id })),
+      visible: () => (this.#resume(), this.#tick(), this.#hurry()),
       suspend: () => this.#suspend(),
       resume: () => this.#resume(),
     });
@@ -149,6 +150,10 @@ export class Tab {
     this.#post(this.#wanted());
   }
 
+  #hurry(): void {
+    this.#post({ type: "hurry", member: this.#id });
+  }
+
   #receive(message: Message): void {
     if (!this.#channel) return;
     if (message.type === "want") return this.#leading?.want(message);
@@ -218,6 +223,7 @@ export class Tab {
    * suspected at first, and is taken for dead if it is silent still the next time.
    */
   #tick(): void {
+    if (this.#woke(this.#heartbeat)) this.#hurry();
     if (this.#leading) return this.#leading.tick();
     if (Math.abs(Date.now() - this.#heard) < 2 * this.#heartbeat) return;
     if (this.#suspected) {

@@ -125,6 +125,17 @@ test("whoever hurries is spared the waits that grew, but not what the server ask
   assert.ok((waits.at(-1) ?? 0) < 300 * 2 ** 6, `${waits}, where it would have been more`);
 });
 
+test("for whoever hurries the waits begin anew: a network that comes back may not be ready yet", async (t) => {
+  const refused = problem(500, "internal");
+  const { stub, client, states } = await subscribed(t, [ending(ready(1, 300), live), ...Array<Answer>(6).fill(refused), stream(ready(1), live)]);
+  await stub.requests.count(5, "request"); // which is not answered yet
+  const other = client.subscribe({}, { from: id(1) });
+  t.after(() => other.close());
+  await states.until((all) => all.at(-1) === "live", "live");
+  const waits = stub.requests.all.slice(1).map(({ at }, index) => at - (stub.requests.all[index]?.at ?? 0));
+  assert.ok(waits.slice(4).every((ms) => ms >= 295 && ms < 4_800), `${waits}`);
+});
+
 test("a new subscription does not wait for as long as those before it", async (t) => {
   const { stub, client, states } = await subscribed(t, [
     ending(ready(1, 300), live),

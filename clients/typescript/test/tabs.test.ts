@@ -4,9 +4,11 @@
 import assert from "node:assert/strict";
 import { after, before, test, type TestContext } from "node:test";
 import { TidingsClient } from "@tidings/client";
+import { PROTOCOL } from "../dist/messages.js";
 import { Browser, noBrowser, Pages, type BrowserTab } from "./harness/browser.js";
 import { Proxy } from "./harness/proxy.js";
 import { noServer, Server } from "./harness/server.js";
+import { within } from "./harness/wait.js";
 import type { Start } from "./page/page.js";
 
 const skip = noServer || noBrowser;
@@ -50,6 +52,24 @@ async function setting(t: TestContext, at?: Server) {
     return opened as [BrowserTab, BrowserTab, ...BrowserTab[]];
   };
   return { proxy, open, tabs, to: `shop/${user}` };
+}
+
+/** In a page: once the waits have grown they never end by themselves. */
+function patient(): void {
+  const real = window.setTimeout;
+  const never = (ms: number) => (void window.report("waits", ms), 0);
+  window.setTimeout = ((then: () => void, ms = 0) => (ms < 2_500 ? real(then, ms) : never(ms))) as typeof setTimeout;
+}
+
+/** In a page: the machine was asleep, and only the clock went on. */
+function sleep(): void {
+  const { now } = Date;
+  Date.now = () => now() + 3_600_000;
+}
+
+/** On which the tabs of a user talk. */
+function channelOf(proxy: Proxy, to: string): string {
+  return `tidings/${PROTOCOL}:${proxy.url}/api/notifications/subscribe/${to}`;
 }
 
 /** Each tab got exactly what was sent, in order; by place and not by id, which says what went wrong. */
@@ -148,11 +168,11 @@ test("a leader from before is not listened to", { skip }, async (t) => {
   const { proxy, tabs, to } = await setting(t);
   const all = await tabs(2);
   // A page that lost its lock while it was frozen answers messages all the same.
-  await all[0].page.evaluate((address) => {
-    const channel = new BroadcastChannel(`tidings/2:${address}`);
+  await all[0].page.evaluate((name) => {
+    const channel = new BroadcastChannel(name);
     channel.postMessage({ type: "state", leader: 1, state: "offline" });
     channel.postMessage({ type: "frame", leader: 1, stream: "1/1", number: 0, frame: { event: "tidings.live", data: "{}" } });
-  }, `${proxy.url}/api/notifications/subscribe/${to}`);
+  }, channelOf(proxy, to));
   await expectAll(all, await server.sendMany(to, 3));
   for (const tab of all) assert.deepEqual(tab.states.all, ["connecting", "live"]);
 });
@@ -199,12 +219,6 @@ test("cuts, and a network that is away, lose and double nothing in any tab", { s
 
 test("a tab that somebody looks at does not wait, whether it leads or not", { skip }, async (t) => {
   const { proxy, open, to } = await setting(t);
-  // Once the waits have grown they never end by themselves.
-  const patient = () => {
-    const real = window.setTimeout;
-    const never = (ms: number) => (void window.report("waits", ms), 0);
-    window.setTimeout = ((then: () => void, ms = 0) => (ms < 2_500 ? real(then, ms) : never(ms))) as typeof setTimeout;
-  };
   const leader = await open({}, { before: patient });
   await leader.live();
   const all = [leader, await open()];
@@ -222,6 +236,43 @@ test("a tab that somebody looks at does not wait, whether it leads or not", { sk
     await expectAll(all, sent);
   }
   await proxy.untilOpen(1);
+});
+
+test("a tab that woke from a sleep does not wait, whether it leads or not, though nobody tells it", { skip }, async (t) => {
+  const { proxy, open, to } = await setting(t);
+  const leader = await open({}, { before: patient });
+  await leader.live();
+  const all = [leader, await open()];
+  const sent: string[] = [];
+  for (const [round, tab] of all.entries()) {
+    await tab.page.bringToFront();
+    for (const each of all) await each.live();
+    proxy.break();
+    await leader.told.count(round + 1, "wait");
+    sent.push(...(await server.sendMany(to, 3)));
+    proxy.mend();
+    await tab.page.evaluate(sleep);
+    await expectAll(all, sent);
+  }
+  assert.equal(proxy.open, 1);
+});
+
+test("a tab that nobody looks at is not taken for woken because its timers are late", { skip }, async (t) => {
+  const { proxy, open, to } = await setting(t);
+  const tab = await open({}, { before: patient });
+  await tab.live();
+  const cover = await browser.context.newPage();
+  t.after(() => cover.close());
+  proxy.break();
+  await tab.told.count(1, "wait");
+  proxy.mend();
+  await tab.page.evaluate(sleep);
+  const beats = async (name: string) => {
+    const channel = new BroadcastChannel(name);
+    for (let beats = 0; beats < 3; ) beats += await new Promise<number>((heard) => (channel.onmessage = ({ data }) => heard(Number(data.type === "beat"))));
+  };
+  await within(tab.page.evaluate(beats, channelOf(proxy, to)), "three ticks");
+  assert.equal(proxy.streams.all.length, 1);
 });
 
 test("a browser that is offline says so, and comes back with everything", { skip }, async (t) => {

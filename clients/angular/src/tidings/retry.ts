@@ -6,6 +6,8 @@ import { TidingsError, type Problem } from "@tidings/client";
 const FIRST = 1_000; // ms
 const LONGEST = 30_000; // ms, as the package does
 const HURRY = ["online", "visibilitychange"]; // the network came, or somebody looks
+const TICK = 2_500; // ms
+const ASLEEP = 10_000; // ms between two ticks, of a machine that slept: often nothing else tells
 
 /** Waiting to ask again, which somebody who knows better can cut short. */
 export class Retry {
@@ -19,10 +21,20 @@ export class Retry {
   /** The first answer; a refusal that asking again does not mend, and an abort, are thrown. */
   async until<T>(ask: () => Promise<T>, signal: AbortSignal, failed: (problem: Problem) => void): Promise<T> {
     let looked = new AbortController();
-    const hurry = () => globalThis.document?.hidden || looked.abort();
+    let failures = 0;
+    const hurry = () => {
+      if (globalThis.document?.hidden) return;
+      failures = 0; // whatever came back may not be ready yet
+      looked.abort();
+    };
     for (const event of HURRY) globalThis.addEventListener?.(event, hurry);
+    let ticked = Date.now();
+    const timer = setInterval(() => {
+      if (Math.abs(Date.now() - ticked) > ASLEEP) hurry();
+      ticked = Date.now();
+    }, TICK);
     try {
-      for (let failures = 0; ; failures++) {
+      for (;;) {
         looked = new AbortController();
         try {
           return await ask();
@@ -30,11 +42,12 @@ export class Retry {
           if (signal.aborted || !(error instanceof TidingsError) || error.final) throw error;
           failed(error.problem);
           const least = Math.max(FIRST, (error.retryAfterSeconds ?? 0) * 1000);
-          await this.#pause(least, Math.min(FIRST * 2 ** failures, LONGEST), signal, looked.signal);
+          await this.#pause(least, Math.min(FIRST * 2 ** failures++, LONGEST), signal, looked.signal);
         }
         signal.throwIfAborted();
       }
     } finally {
+      clearInterval(timer);
       for (const event of HURRY) globalThis.removeEventListener?.(event, hurry);
     }
   }
