@@ -44,8 +44,9 @@ export class Leader implements Host {
     void this.#connection.run();
   }
 
-  /** Serves a member, by a new connection if this one does not hold what it lacks. */
-  want({ member, topics, after }: Want): void {
+  /** Serves a member, by a new connection if this one does not hold what it lacks; whether it is new. */
+  want({ member, topics, after }: Want): boolean {
+    const fresh = !this.#members.has(member);
     this.#members.set(member, topics);
     const lower = after !== null && (this.#position === null || after < this.#position);
     if (lower) this.#position = after;
@@ -53,6 +54,7 @@ export class Leader implements Host {
     else if (this.#open) this.#announce(this.#position ?? ZERO);
     else this.hurry();
     this.#tell();
+    return fresh;
   }
 
   leave(member: string): void {

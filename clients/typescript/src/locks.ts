@@ -2,9 +2,16 @@
 
 import { canBroadcast, PageChannel, type Channel } from "./channel.js";
 
+/** How a lock is taken; the part of LockOptions that is used. */
+export interface LockChoice {
+  signal?: AbortSignal;
+  steal?: boolean;
+  mode?: "shared";
+}
+
 /** The part of Web Locks that is used. */
 export interface Locks {
-  request(name: string, options: { signal?: AbortSignal; steal?: boolean }, hold: () => Promise<void>): Promise<unknown>;
+  request(name: string, options: LockChoice, hold: () => Promise<void>): Promise<unknown>;
 }
 
 const queues = /* @__PURE__ */ new Map<string, Promise<void>>();

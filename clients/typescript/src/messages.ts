@@ -8,7 +8,7 @@ import type { ConnectionState, Frame } from "./connection.js";
 import type { Problem } from "./problem.js";
 
 /** Tabs can run different versions of the package; only those with the same number talk. */
-export const PROTOCOL = 2;
+export const PROTOCOL = 3;
 
 /** From a member: what it needs the stream to hold. The leader answers with `open` or `state`. */
 export interface Want {

@@ -3,13 +3,15 @@
 //
 // A frozen page keeps its lock, and has no timers and no network. So it gives the lock back when told
 // that it will be frozen, and if it was not told, the others take the lock after two silent pings.
+// Each member has a lock of its own too, for a page that is killed says nothing: who leads waits for it.
 
+import { aborted } from "./aborted.js";
 import type { Channel } from "./channel.js";
 import type { ConnectionState, Frame } from "./connection.js";
 import type { Follower } from "./follower.js";
 import type { Http } from "./http.js";
 import { Leader } from "./leader.js";
-import { meeting, pageLocks, type Locks } from "./locks.js";
+import { meeting, pageLocks, type LockChoice, type Locks } from "./locks.js";
 import { PROTOCOL, type Message, type State, type Want } from "./messages.js";
 import { wakes, watchPage } from "./page.js";
 import type { Problem } from "./problem.js";
@@ -37,6 +39,7 @@ export class Tab {
   readonly #open: (name: string) => Channel;
   #locks: Locks;
   #lock = new AbortController();
+  #present = new AbortController();
   #channel: Channel | undefined;
   #leading: Leader | undefined;
   #leader = 0;
@@ -88,6 +91,9 @@ export class Tab {
     this.#channel = this.#open(this.#name);
     this.#channel.onmessage = ({ data }) => this.#receive(data);
     this.#heard = Date.now();
+    const { signal } = (this.#present = new AbortController());
+    // Before it is heard of: a member whose lock is free is one that is gone.
+    this.#whenFree(this.#id, { signal }, () => aborted(signal));
     this.#elect(false);
     this.#want();
     this.#schedule(this.#heartbeat);
@@ -96,6 +102,7 @@ export class Tab {
   #suspend(): void {
     if (!this.#channel) return;
     clearInterval(this.#timer);
+    this.#present.abort();
     this.#lock.abort();
     this.#stopLeading();
     this.#post({ type: "leave", member: this.#id });
@@ -107,12 +114,10 @@ export class Tab {
   #elect(steal: boolean): void {
     this.#lock.abort();
     const lock = (this.#lock = new AbortController());
-    const hold = () =>
-      new Promise<void>((release) => {
-        lock.signal.addEventListener("abort", () => release());
-        if (lock.signal.aborted) release();
-        else this.#lead();
-      });
+    const hold = () => {
+      if (!lock.signal.aborted) this.#lead();
+      return aborted(lock.signal);
+    };
     this.#locks.request(this.#name, steal ? { steal } : { signal: lock.signal }, hold).catch((error: Error) => {
       if (lock.signal.aborted) return;
       // AbortError: taken by a tab that thought this one dead. Anything else: no locks in this frame.
@@ -120,6 +125,12 @@ export class Tab {
       this.#stopLeading();
       this.#elect(false);
     });
+  }
+
+  /** Does something when a member's lock is free. Without locks a page is alone, and its members go together. */
+  #whenFree(member: string, options: LockChoice, then: () => Promise<void>): void {
+    if (this.#locks === pageLocks) return;
+    this.#locks.request(`${this.#name}/${member}`, options, then).catch(() => {});
   }
 
   #lead(): void {
@@ -156,9 +167,15 @@ export class Tab {
 
   #receive(message: Message): void {
     if (!this.#channel) return;
-    if (message.type === "want") return this.#leading?.want(message);
-    if (message.type === "leave") return this.#leading?.leave(message.member);
-    if (message.type === "hurry") return this.#leading?.hurry();
+    const leading = this.#leading;
+    if (message.type === "want") {
+      // Shared, for a leader that was frozen without a word waits for it too.
+      const options = { signal: this.#lock.signal, mode: "shared" } as const;
+      if (leading?.want(message)) this.#whenFree(message.member, options, async () => leading.leave(message.member));
+      return;
+    }
+    if (message.type === "leave") return leading?.leave(message.member);
+    if (message.type === "hurry") return leading?.hurry();
     if (message.leader < this.#leader) return;
     const { type, leader } = message;
     if (type !== "open" && type !== "state") this.#alive();

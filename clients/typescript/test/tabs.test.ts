@@ -109,6 +109,35 @@ test("tabs with other topics share the connection, and the badge agrees in all",
   }
 });
 
+test("topics of a tab that was killed are not asked for again", { skip }, async (t) => {
+  const { proxy, open, to } = await setting(t);
+  const topic = (name: string) => `${name}-${to.slice(5)}`;
+  const leader = await open();
+  await leader.live();
+  const left = await open({ topics: [topic("left")] });
+  await left.live();
+  // Nobody hears that it goes.
+  const dumb = () => addEventListener("pagehide", (event) => event.stopImmediatePropagation(), true);
+  const killed = await open({ topics: [topic("killed")] }, { before: dumb });
+  await killed.live();
+  assert.match(proxy.streams.all.at(-1) ?? "", /killed-.*left-/);
+  await killed.page.close();
+  // Once the leader has heard of it there are three locks, who leads and who is there, and each of the
+  // two tabs waits for one.
+  const known = async (name: string) => {
+    for (let locks = Infinity; locks > 5; await new Promise((later) => setTimeout(later, 20))) {
+      const { held = [], pending = [] } = await navigator.locks.query();
+      locks = [...held, ...pending].filter((lock) => lock.name?.startsWith(name)).length;
+    }
+  };
+  await within(leader.page.evaluate(known, channelOf(proxy, to)), "what the leader knows");
+  const before = proxy.streams.all.length;
+  proxy.cut();
+  await proxy.streams.count(before + 1, "stream");
+  assert.match(proxy.streams.all[before] ?? "", /left-/);
+  assert.doesNotMatch(proxy.streams.all[before] ?? "", /killed-/);
+});
+
 test("closing the leader moves the connection at once, and nothing is lost", { skip }, async (t) => {
   const { proxy, tabs, to } = await setting(t);
   const [leader, ...others] = await tabs(4);
