@@ -74,7 +74,7 @@ export class Follower {
       this.#gap(frame);
     } else if (frame.id && this.received !== null) {
       if (frame.id > this.received) this.#advance(frame.id, frame);
-      else if (frame.event === "tidings.ping") this.#ping(frame.id);
+      else if (frame.event === "tidings.ping" && JSON.parse(frame.data).database === "up") this.#ping(frame.id);
     }
     return true;
   }
@@ -102,7 +102,7 @@ export class Follower {
    * A live stream below this member's place means that a history was read a moment ago, or that the
    * cursor is of another database: then the member would be deaf until that database catches up.
    * The server finds that out when it is asked from that cursor, but a shared stream may never be. A
-   * whole heartbeat later only the second is possible.
+   * whole heartbeat later only the second is possible, if the stream's database is there.
    */
   #ping(id: string): void {
     const after = this.received;

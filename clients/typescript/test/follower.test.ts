@@ -30,6 +30,7 @@ function following(received: number | null, topics: string[] = [], quiet = false
   };
 }
 
+const ping = (n: number, database = "up"): Frame => ({ id: id(n), event: "tidings.ping", data: JSON.stringify({ time: "t", database }) });
 const gap = (after: number | null, resumes: number, reason: string): Frame => ({
   id: id(resumes),
   event: "tidings.gap",
@@ -116,17 +117,26 @@ test("without a cursor it begins where the stream is live, not where it began", 
 test("a cursor of another database becomes a gap, not silence", () => {
   const { open, pass, steps, taken } = following(100);
   open("a", 20, { live: true });
-  pass({ id: id(20), event: "tidings.ping" });
+  pass(ping(20));
   assert.equal(steps.length, 0, "a history read a moment ago is ahead of the stream too");
-  pass({ id: id(21), event: "tidings.ping" });
+  pass(ping(21));
   pass({ id: id(22) });
   assert.equal(steps[0]?.frame?.event, "tidings.gap");
   assert.deepEqual(taken(), [22]);
 });
 
+test("nor is a database that is away, and so no stream moves on", () => {
+  const { open, pass, steps } = following(100);
+  open("a", 20, { live: true });
+  for (const n of [20, 20, 20]) pass(ping(n, "unreachable"));
+  assert.equal(steps.length, 0);
+  for (const n of [20, 20]) pass(ping(n));
+  assert.equal(steps[0]?.frame?.event, "tidings.gap");
+});
+
 test("a long replay below one's place is no sign of another database", () => {
   const { open, pass, steps } = following(100);
   open("a", 5);
-  for (const n of [10, 20, 30]) pass({ id: id(n), event: "tidings.ping" });
+  for (const n of [10, 20, 30]) pass(ping(n));
   assert.deepEqual(steps, []);
 });
