@@ -61,7 +61,7 @@ export interface Handlers<Events extends object = Record<string, unknown>> {
 export interface Subscription {
   /** How it stands. */
   readonly connection: ConnectionState;
-  /** Ends it; resolves when a handler that was running is done, and its cursor kept. */
+  /** Ends it; resolves when a handler that was running is done, and its cursor kept. A handler must not wait for that. */
   close(): Promise<void>;
 }
 

@@ -2,6 +2,7 @@
 // again. It knows nothing of tabs; where to start from it asks its host, each time anew.
 
 import { createParser } from "eventsource-parser";
+import { aborted } from "./aborted.js";
 import type { Http } from "./http.js";
 import { isFinal, ours, problemOf, TidingsError, type Problem } from "./problem.js";
 
@@ -75,6 +76,7 @@ export class Connection {
         if (error instanceof TidingsError) this.#longest = (error.retryAfterSeconds ?? 0) * 1000;
       }
       this.#heard = undefined;
+      this.#attempt.abort(); // an answer that was not read would keep its connection
       if (this.#closed || this.#again) continue;
       if (problem && isFinal(problem)) return this.host.failed(problem);
       this.host.state(globalThis.navigator?.onLine === false ? "offline" : "reconnecting", problem);
@@ -115,11 +117,15 @@ export class Connection {
     const { after, topics } = this.host.wanted();
     this.#attempt = new AbortController();
     this.#heard = Date.now();
-    const response = await this.http.send(this.address, {
+    const { signal } = this.#attempt;
+    const request = this.http.send(this.address, {
       query: { format: "envelope", topics },
       headers: { accept: "text/event-stream", "last-event-id": after ?? undefined },
-      signal: this.#attempt.signal,
+      signal,
     });
+    // A token provider that hangs cannot be given up, and must not be waited for either.
+    const response = await Promise.race([request, aborted(signal)]);
+    if (!response) return;
     if (!response.headers.get("content-type")?.startsWith("text/event-stream") || !response.body) {
       throw new TidingsError(ours("foreign-answer", `${this.address} did not answer with a stream.`, response.status));
     }
@@ -132,7 +138,7 @@ export class Connection {
     for (;;) {
       // A stream that is cut ends like any other, and whoever comes back finds out what is wrong.
       const { done, value } = await reader.read().catch(() => ({ done: true, value: undefined }));
-      if (done || this.#attempt.signal.aborted) return;
+      if (done || signal.aborted) return;
       this.#heard = Date.now();
       parser.feed(decoder.decode(value, { stream: true }));
     }

@@ -220,6 +220,25 @@ test("a token provider that fails is tried again", async (t) => {
   assert.deepEqual(states.all, ["connecting", "reconnecting", "live"]);
 });
 
+test("a token provider that hangs is given up like a silent stream", async (t) => {
+  let calls = 0;
+  const token = () => (++calls === 2 ? new Promise<string>(() => {}) : "t");
+  const { data } = await subscribed(t, [ending(ready(1, 20, 0.2), live), stream(ready(1), live, notification(2))], { token });
+  await data.count(1, "notification");
+  assert.equal(calls, 3);
+});
+
+test("an answer that is no stream is not kept open", async (t) => {
+  const closed = new Seen<boolean>();
+  const endless: Answer = (answer) => {
+    answer.on("close", () => closed.push(true)).writeHead(200, { "content-type": "text/html" });
+    answer.write("<p>");
+  };
+  const { data } = await subscribed(t, [endless, stream(ready(1), live, notification(2))]);
+  await data.count(1, "notification");
+  await closed.count(1, "end");
+});
+
 test("what the server asks to change is final", async (t) => {
   const { errors, subscription } = await subscribed(t, [problem(400, "invalid-user")]);
   await errors.count(1, "error");
