@@ -47,11 +47,49 @@ test("axe looks: it finds what is made wrong", { skip }, async (t) => {
   assert.match(found, /critical button-name/);
 });
 
+test("what is unread and how it stands is seen in forced colours too", { skip }, async (t) => {
+  const { open, server, to, proxy } = await world.setting(t);
+  await server.sendMany(to, 1);
+  const window = await open();
+  await window.live();
+  await window.page.emulateMedia({ forcedColors: "active" });
+  const dots = () =>
+    window.page.locator(".unread, app-connection p").evaluateAll((all) =>
+      all.map((element) => {
+        const { backgroundColor, borderTopStyle } = getComputedStyle(element, "::before");
+        return backgroundColor === getComputedStyle(element).color ? "full" : borderTopStyle === "solid" ? "ring" : "none";
+      }),
+    );
+  assert.deepEqual(await dots(), ["full", "full"]);
+  proxy.break();
+  await window.says("Reconnecting");
+  assert.deepEqual(await dots(), ["ring", "full"]);
+});
+
 test("nothing is wider than the narrowest window, whatever is shown", { skip }, async (t) => {
   for (const { name, reach } of STATES.filter(({ name }) => /long|right|arriving|error/.test(name))) {
     const window = await reach(await world.setting(t), world, { width: 320, height: 640 });
     const [needs, has] = await window.page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
     assert.equal(needs, has, name);
+  }
+});
+
+test("what has the focus does not lie under the header, nor beyond the window", { skip }, async (t) => {
+  const { open, server, to } = await world.setting(t);
+  await server.sendMany(to, 12);
+  const window = await open({ width: 640, height: 400 }); // 1280 by 800, at 200 %
+  await window.live();
+  const { page } = window;
+  await page.locator(".archive").last().focus();
+  for (const key of ["Shift+Tab", "Tab"]) {
+    for (let pressed = 0; pressed < 22; pressed++) {
+      await page.keyboard.press(key);
+      const [top, from, bottom, to] = await page.evaluate(() => {
+        const { top, bottom } = (document.activeElement as Element).getBoundingClientRect();
+        return [top, document.querySelector("header")?.getBoundingClientRect().bottom ?? 0, bottom, innerHeight];
+      });
+      assert.ok(top >= from && bottom <= to, `${await window.focused()}: ${top} to ${bottom} of ${from} to ${to}, after ${pressed + 1} × ${key}`);
+    }
   }
 });
 

@@ -241,6 +241,22 @@ test("many at once are few toasts and one announcement, and none moves for who w
   assert.equal(await toasts.count(), 0);
 });
 
+test("what came to one user is not shown to the next", { skip }, async (t) => {
+  const { open, server, to } = await world.setting(t);
+  const window = await open();
+  await window.live();
+  await server.send(to, "for Ada alone");
+  await window.page.locator(".toast", { hasText: "for Ada alone" }).waitFor();
+  await window.announces("New notification: for Ada alone");
+  await window.page.getByRole("region", { name: "Just arrived" }).hover(); // so that none goes by itself
+  await window.button("Change").press("Enter");
+  await window.page.getByRole("textbox", { name: "User" }).fill("bob");
+  await window.button("Show notifications").press("Enter");
+  await window.page.getByText("Nothing yet").waitFor();
+  assert.equal(await window.page.locator(".toast").count(), 0);
+  assert.doesNotMatch(await window.page.locator("body").innerText(), /for Ada alone/);
+});
+
 test("what is sent from the page arrives once, however often it had to be tried", { skip }, async (t) => {
   const { open, server, to, proxy } = await world.setting(t);
   const window = await open();

@@ -1,7 +1,7 @@
 // What those hear who do not see the page: one polite voice for everything that happens, so that
 // nothing is said twice or over something else.
 
-import { Component, inject, Injectable, signal } from "@angular/core";
+import { ChangeDetectionStrategy, Component, inject, Injectable, signal } from "@angular/core";
 
 /** Says things. */
 @Injectable({ providedIn: "root" })
@@ -18,6 +18,7 @@ export class Announcer {
 /** The region that readers watch. Two in turn, because the same words in one are no change. */
 @Component({
   selector: "app-announcements",
+  changeDetection: ChangeDetectionStrategy.OnPush,
   template: `
     @let said = announcer.said();
     <p class="visually-hidden" role="status">{{ said.number % 2 ? said.text : "" }}</p>

@@ -1,11 +1,11 @@
 // The page: who, a bell, how it stands, the list, and a form to send. Everything that happens to
 // notifications is in the service; this puts the parts together.
 
-import { Component, computed, DestroyRef, effect, ElementRef, inject, signal, viewChild } from "@angular/core";
+import { ChangeDetectionStrategy, Component, computed, DestroyRef, effect, ElementRef, inject, signal, viewChild } from "@angular/core";
 import { takeUntilDestroyed } from "@angular/core/rxjs-interop";
 import { Title } from "@angular/platform-browser";
 import { Notifications } from "../tidings";
-import { Announcements } from "./announcer";
+import { Announcements, Announcer } from "./announcer";
 import { Bell } from "./bell";
 import { Connection } from "./connection";
 import { keepFocus } from "./focus-keeper";
@@ -20,6 +20,7 @@ import { Who } from "./who";
 /** All of it. */
 @Component({
   selector: "app-root",
+  changeDetection: ChangeDetectionStrategy.OnPush,
   imports: [Announcements, Bell, Connection, List, Notices, Send, ToastList, Who],
   styleUrl: "./app.css",
   template: `
@@ -58,6 +59,8 @@ import { Who } from "./who";
 })
 export class App {
   protected readonly notifications = inject(Notifications);
+  readonly #toasts = inject(Toasts);
+  readonly #announcer = inject(Announcer);
   protected readonly list = viewChild(List);
   protected readonly welcome = viewChild<ElementRef<HTMLElement>>("welcome");
   protected readonly place = signal<Place>(placeOfPage());
@@ -66,9 +69,8 @@ export class App {
   protected readonly unread = computed(() => this.notifications.counts()?.unread ?? 0);
 
   constructor() {
-    const toasts = inject(Toasts);
     const title = inject(Title);
-    this.notifications.arrivals.pipe(takeUntilDestroyed(inject(DestroyRef))).subscribe((notification) => toasts.arrived(notification));
+    this.notifications.arrivals.pipe(takeUntilDestroyed(inject(DestroyRef))).subscribe((notification) => this.#toasts.arrived(notification));
     effect(() => title.setTitle(this.unread() ? `(${this.unread()}) Tidings` : "Tidings"));
     keepFocus((options) => this.#focus(options));
     const { app, user } = this.place();
@@ -83,6 +85,9 @@ export class App {
       this.problem.set(error instanceof TypeError ? error.message : String(error));
       return;
     }
+    // What came to one is not for the next.
+    this.#toasts.clear();
+    this.#announcer.say("");
     this.problem.set(undefined);
     this.place.set(place);
     rememberPlace(place);

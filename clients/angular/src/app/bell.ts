@@ -1,12 +1,13 @@
 // The bell: how many are unread, and the way to the newest of them.
 
-import { Component, computed, input, output } from "@angular/core";
+import { ChangeDetectionStrategy, Component, computed, input, output } from "@angular/core";
 
 const MOST = 99; // that a badge has room for
 
 /** A button with a badge. */
 @Component({
   selector: "app-bell",
+  changeDetection: ChangeDetectionStrategy.OnPush,
   template: `
     <button type="button" class="quiet" [attr.aria-label]="label()" (click)="pressed.emit()">
       <svg viewBox="0 0 24 24" width="24" height="24" fill="none" stroke="currentColor" stroke-width="1.75" stroke-linejoin="round" aria-hidden="true">

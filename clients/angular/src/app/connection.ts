@@ -1,12 +1,13 @@
 // How the connection stands, in a few words, and a dot for those who only glance.
 
-import { Component, computed, input, output } from "@angular/core";
+import { ChangeDetectionStrategy, Component, computed, input, output } from "@angular/core";
 import type { ConnectionState } from "@tidings/client";
 import { CONNECTION_WORDS } from "../tidings";
 
 /** A line that screen readers are told of when it changes. */
 @Component({
   selector: "app-connection",
+  changeDetection: ChangeDetectionStrategy.OnPush,
   template: `
     <p role="status" [class]="state()">{{ words() }}</p>
     @if (state() === "reconnecting" && before()) {
@@ -54,6 +55,16 @@ import { CONNECTION_WORDS } from "../tidings";
     .failed::before {
       background: currentColor;
       border-radius: 0;
+    }
+    @media (forced-colors: active) {
+      .live::before,
+      .failed::before {
+        background: CanvasText;
+      }
+      .reconnecting::before,
+      .offline::before {
+        border: 2px solid CanvasText; /* shadows are not drawn */
+      }
     }
   `,
 })

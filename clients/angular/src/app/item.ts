@@ -1,7 +1,7 @@
 // One notification of the list. Names and texts may be of any script: each is laid out in its own
 // direction, and none changes the order of what is around it.
 
-import { Component, computed, inject, input, output, signal } from "@angular/core";
+import { ChangeDetectionStrategy, Component, computed, inject, input, output, signal } from "@angular/core";
 import type { Mark } from "@tidings/client";
 import type { Item } from "../tidings";
 import { Age } from "./age";
@@ -12,6 +12,7 @@ const LONG = 420; // characters, of which about six lines are shown at first
 /** An element of the list. */
 @Component({
   selector: "li[appItem]",
+  changeDetection: ChangeDetectionStrategy.OnPush,
   styleUrl: "./item.css",
   template: `
     <article [id]="item().id" tabindex="-1" [class.unread]="!item().read" [attr.aria-labelledby]="item().id + '-title'">

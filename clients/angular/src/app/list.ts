@@ -1,7 +1,7 @@
 // The list: what is not archived, newest first. It grows at its end as somebody scrolls there, by a
 // button that also works by hand.
 
-import { afterNextRender, Component, computed, DestroyRef, effect, ElementRef, inject, Injector, input, viewChild } from "@angular/core";
+import { afterNextRender, ChangeDetectionStrategy, Component, computed, DestroyRef, effect, ElementRef, inject, Injector, input, viewChild } from "@angular/core";
 import type { Mark } from "@tidings/client";
 import { Notifications, type Item } from "../tidings";
 import { Announcer } from "./announcer";
@@ -19,6 +19,7 @@ const SAID: Record<Mark, string> = {
 /** The notifications of whoever is connected. */
 @Component({
   selector: "app-list",
+  changeDetection: ChangeDetectionStrategy.OnPush,
   imports: [ListItem],
   template: `
     <div class="bar">

@@ -1,13 +1,14 @@
 // What a person has to know beside the list: why there is no connection, if something other than
 // waiting helps, and that notifications may be missing.
 
-import { Component, computed, inject } from "@angular/core";
+import { ChangeDetectionStrategy, Component, computed, inject } from "@angular/core";
 import { GAP_WORDS, Notifications, problemWords, type ProblemWords } from "../tidings";
 import { Announcer } from "./announcer";
 
 /** The notices, if there are any. */
 @Component({
   selector: "app-notices",
+  changeDetection: ChangeDetectionStrategy.OnPush,
   template: `
     @if (problem(); as problem) {
       <section class="notice" [class.danger]="serious()" aria-labelledby="problem-title">

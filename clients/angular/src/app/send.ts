@@ -1,7 +1,7 @@
 // Sends a test notification. Trying again after an unknown outcome sends it once: the key stays the
 // same until what was written is stored, or is changed.
 
-import { Component, inject, input, signal } from "@angular/core";
+import { ChangeDetectionStrategy, Component, inject, input, signal } from "@angular/core";
 import { TidingsError, type Audience, type NewNotification } from "@tidings/client";
 import { Notifications } from "../tidings";
 import { Announcer } from "./announcer";
@@ -10,6 +10,7 @@ import { Toasts } from "./toasts";
 /** A form of three fields. */
 @Component({
   selector: "app-send",
+  changeDetection: ChangeDetectionStrategy.OnPush,
   template: `
     <details class="card" [open]="wide">
       <summary><h2>Send a test notification</h2></summary>

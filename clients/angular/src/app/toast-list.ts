@@ -1,13 +1,14 @@
 // The corner in which toasts appear. It says nothing to screen readers by itself: the announcer does.
 
-import { Component, ElementRef, inject, output } from "@angular/core";
+import { ChangeDetectionStrategy, Component, ElementRef, inject, output } from "@angular/core";
 import { Toasts, type Toast } from "./toasts";
 
 /** Shows them; `show` asks to go to the notification. */
 @Component({
   selector: "app-toasts",
+  changeDetection: ChangeDetectionStrategy.OnPush,
   styleUrl: "./toast-list.css",
-  host: { "(document:keydown.escape)": "clear()" },
+  host: { "(document:keydown.escape)": "toasts.clear()" },
   template: `
     <section
       aria-label="Just arrived"
@@ -61,11 +62,6 @@ export class ToastList {
     const next = buttons[index + 1] ?? buttons[index - 1];
     this.toasts.dismiss(toast.key);
     if (next) return next.focus();
-    this.toasts.hold(false);
-  }
-
-  protected clear(): void {
-    this.toasts.clear();
     this.toasts.hold(false);
   }
 }

@@ -66,10 +66,12 @@ export class Toasts {
     if (this.#shown().length === 0) this.#others.set(0);
   }
 
-  /** Takes all away. */
+  /** Takes all away, also what was to be said of them. */
   clear(): void {
+    this.#arrived = [];
     this.#shown.set([]);
     this.#others.set(0);
+    this.hold(false);
   }
 
   /** While somebody points at one or has the focus in it, none goes. */

@@ -1,11 +1,12 @@
 // Whose notifications to show: a form, and once that is settled a line that says it.
 
-import { afterNextRender, Component, computed, ElementRef, inject, Injector, input, linkedSignal, output, viewChild } from "@angular/core";
+import { afterNextRender, ChangeDetectionStrategy, Component, computed, ElementRef, inject, Injector, input, linkedSignal, output, viewChild } from "@angular/core";
 import type { Place } from "./place";
 
 /** Asks for a place. */
 @Component({
   selector: "app-who",
+  changeDetection: ChangeDetectionStrategy.OnPush,
   template: `
     <section class="card" aria-labelledby="who-title">
       <h2 id="who-title" [class.visually-hidden]="settled()">{{ settled() ? "Showing" : "Whose notifications?" }}</h2>
