@@ -36,7 +36,7 @@ pub enum UnusableDatabase {
     /// Postgres refuses us.
     #[error("the database refuses tidings: {0}; check DATABASE_URL and the rights of its role")]
     Refused(String),
-    /// Sessions of our own are not to be had.
+    /// A pooler is in the way, or leads elsewhere.
     #[error(transparent)]
     Pooler(StoreError),
 }
@@ -103,7 +103,7 @@ impl Database {
                 Err(SchemaError::Store(error)) => error,
                 Err(error) => return Err(error.into()),
             };
-            if matches!(error, StoreError::LentConnection) {
+            if matches!(error, StoreError::LentConnection | StoreError::OtherDatabase) {
                 return Err(UnusableDatabase::Pooler(error));
             }
             if error.is_refusal() {

@@ -8,6 +8,7 @@ mod epoch;
 mod feed;
 mod group;
 mod history;
+mod identity;
 mod leftovers;
 #[cfg(feature = "mutants")]
 mod mutant;
@@ -21,7 +22,7 @@ mod settle;
 mod state;
 
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
@@ -30,6 +31,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres};
 
 pub use app_retention::AppRetention;
 use epoch::Seen;
+use identity::Identity;
 
 pub use append::{Appended, Session};
 pub use change::ChangeError;
@@ -70,6 +72,8 @@ pub struct Store {
     changes: PgPool,
     /// LISTEN, the writer and maintenance: these need a session of their own.
     direct: PgConnectOptions,
+    /// Where these lead.
+    identity: Arc<Mutex<Option<Identity>>>,
     seen: Arc<Seen>,
 }
 
@@ -130,6 +134,14 @@ pub enum StoreError {
         "the database is reached through a pooler that is not in session mode, where LISTEN hears nothing and no session lasts: set TIDINGS_DIRECT_DATABASE_URL to Postgres itself, or put the pooler into session mode"
     )]
     LentConnection,
+    /// Sends would be stored in one, and histories read from the other.
+    #[error(
+        "DATABASE_URL and TIDINGS_DIRECT_DATABASE_URL lead to two different databases: let both name the same one, the first by way of the pooler, or set DATABASE_URL alone"
+    )]
+    OtherDatabase,
+    /// No session has been had yet, so which database it ought to be is not known.
+    #[error("the database was not reached yet")]
+    Unknown,
     /// Nothing can be appended there, and LISTEN hears nothing.
     #[error("it is a standby: promote it, or name its primary")]
     Standby,
@@ -140,7 +152,7 @@ impl StoreError {
     pub fn sqlstate(&self) -> Option<String> {
         match self {
             StoreError::Database(error) => Some(error.as_database_error()?.code()?.into_owned()),
-            StoreError::Deadline(_) | StoreError::LentConnection | StoreError::Standby => None,
+            _ => None,
         }
     }
 
@@ -212,7 +224,8 @@ impl Store {
         // But what became of a change on one would not be known.
         let changes = PgPoolOptions::new().max_connections(CHANGES).test_before_acquire(true);
         let changes = pool(changes, direct.clone(), Some(FOR_CHANGES), Some(seen.clone()));
-        Ok(Store { requests, pooled, streams, changes, direct, seen })
+        let identity = Arc::default();
+        Ok(Store { requests, pooled, streams, changes, direct, identity, seen })
     }
 
     /// Closes the pools once their connections are idle.
@@ -222,7 +235,7 @@ impl Store {
         self.changes.close().await;
     }
 
-    /// The database can be read and is a primary.
+    /// The database can be read and is a primary, and every way leads to it.
     pub async fn check(&self) -> Result<(), StoreError> {
         // The first query of all: a session, because that is checked for a pooler.
         let mut conn = self.session().await?;
@@ -234,6 +247,7 @@ impl Store {
         })
         .await?;
         match row.standby {
+            Some(false) if self.pooled => self.check_way_for_requests().await,
             Some(false) => Ok(()),
             _ => Err(StoreError::Standby),
         }
@@ -260,7 +274,8 @@ impl Store {
     async fn session(&self) -> Result<PgConnection, StoreError> {
         let mut conn = within(CONNECT_DEADLINE, PgConnection::connect_with(&self.direct)).await?;
         self.check_own(&mut conn).await?;
-        within(QUERY_DEADLINE, sqlx::raw_sql(FOR_SESSIONS).execute(&mut conn)).await?;
+        let identity = Identity::after(FOR_SESSIONS, &mut conn);
+        self.note_identity(within(QUERY_DEADLINE, identity).await?);
         Ok(conn)
     }
 

@@ -10,6 +10,7 @@ use sqlx::{
     ConnectOptions, Connection, Either, Execute, Executor, PgConnection, Postgres, Row, SqlStr,
 };
 
+use super::identity::Identity;
 use super::{QUERY_DEADLINE, Store, StoreError, within};
 
 /// Connections that hold a backend while another one is asked for its own.
@@ -60,19 +61,27 @@ impl Store {
         &self,
         query: impl AsyncFnOnce(Reader<'_>) -> sqlx::Result<T>,
     ) -> Result<T, StoreError> {
-        let pooled = self.pooled;
-        self.read(&self.requests, async |conn| {
-            if !pooled {
-                return query(Reader { conn, named: true }).await;
-            }
+        if !self.pooled {
+            let reader = async |conn: &mut _| query(Reader { conn, named: true }).await;
+            return self.read(&self.requests, reader).await;
+        }
+        let mut lease = self.lease(&self.requests).await?;
+        let answer = within(QUERY_DEADLINE, async {
+            let conn = lease.conn();
             // sqlx prepares in one exchange and executes in the next: without a transaction around
             // both, another's statement could be executed on another backend.
-            sqlx::raw_sql("begin read only").execute(&mut *conn).await?;
+            let identity = Identity::after("begin read only", conn).await?;
+            // A pooler can be pointed at another database under its clients.
+            if let Err(error) = self.check_identity(identity) {
+                return Ok(Err(error));
+            }
             let answer = query(Reader { conn: &mut *conn, named: false }).await?;
             sqlx::raw_sql("commit").execute(conn).await?;
-            Ok(answer)
-        })
-        .await
+            Ok(Ok(answer))
+        });
+        let answer = answer.await??;
+        lease.end();
+        Ok(answer)
     }
 }
 

@@ -9,9 +9,12 @@ use serde_json::Value;
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 
-use crate::harness::{DEADLINE, Pooler, Request, ServerProcess, TestApp, TestDatabase, eventually};
+use crate::harness::{
+    DEADLINE, DatabaseProxy, Pooler, Request, ServerProcess, TestApp, TestDatabase, eventually,
+};
 
 const SEND: &str = "/api/notifications/send/shop/ada";
+const HISTORY: &str = "/api/notifications/history/shop/ada";
 
 #[tokio::test]
 async fn a_pooler_that_lends_connections_is_refused_in_one_sentence() {
@@ -147,4 +150,98 @@ async fn a_pooler_switched_under_a_running_server_stops_its_sends_until_it_is_sw
     // What was answered is what is stored, and what the stream that stayed open has got.
     client.expect(&database.ids("shop", "user:ada").await[1..]).await;
     client.expect_silence().await;
+}
+
+#[tokio::test]
+async fn one_database_under_two_addresses_is_taken() {
+    let database = TestDatabase::new().await;
+    let proxy = DatabaseProxy::to(&database).await;
+    let app = TestApp::on(proxy.database(), |config| {
+        config.direct_database_url = Some(database.url.clone());
+    })
+    .await;
+    let sent = app.send("shop/ada", "1").await;
+
+    let history: Value = app.get(HISTORY).await.unwrap().json().await.unwrap();
+
+    assert_eq!(history["notifications"][0]["id"], sent.id);
+}
+
+#[tokio::test]
+async fn two_databases_are_refused_in_one_sentence_before_anything_is_made_in_them() {
+    let (one, other) = (TestDatabase::empty().await, TestDatabase::empty().await);
+    let pooler = Pooler::start(&other, "transaction", 3).await;
+    let pooled = pooler.as_ref().map(|pooler| pooler.database().url);
+    for url in [Some(other.url.clone()), pooled].into_iter().flatten() {
+        let variables = [("DATABASE_URL", &*url), ("TIDINGS_DIRECT_DATABASE_URL", &one.url)];
+        let mut process = ServerProcess::command(&["serve"], &variables);
+        process.env("TIDINGS_LISTEN", "127.0.0.1:0");
+
+        let ended = tokio::time::timeout(DEADLINE, process.output()).await;
+
+        let ended = ended.expect("it ends by itself").unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        assert_eq!(
+            String::from_utf8(ended.stderr).unwrap(),
+            "tidings: DATABASE_URL and TIDINGS_DIRECT_DATABASE_URL lead to two different databases: \
+             let both name the same one, the first by way of the pooler, or set DATABASE_URL alone\n"
+        );
+    }
+    for database in [one, other] {
+        let made = database.value::<bool>("select to_regnamespace('tidings') is not null").await;
+        assert!(!made, "{}", database.name);
+    }
+}
+
+#[tokio::test]
+async fn while_either_way_is_closed_the_server_waits() {
+    let database = TestDatabase::new().await;
+    for closed in [0, 1] {
+        let ways = [DatabaseProxy::to(&database).await, DatabaseProxy::to(&database).await];
+        ways[closed].take_away();
+        let app = TestApp::launch(ways[0].database(), |config| {
+            config.direct_database_url = Some(ways[1].database().url);
+        })
+        .await;
+        let history = Request::get(HISTORY).send(app.address).await;
+        assert_eq!(history.status, 503, "{}", history.text());
+        let ready = Request::get("/readyz").send(app.address).await;
+        assert_eq!(ready.json()["reasons"][0], "starting", "{}", ready.text());
+
+        ways[closed].bring_back();
+
+        eventually("it is ready", async || {
+            Request::get("/readyz").send(app.address).await.status == 200
+        })
+        .await;
+        assert_eq!(Request::get(HISTORY).send(app.address).await.status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_is_pointed_elsewhere_under_a_running_server_is_not_read_from() {
+    let (database, other) = (TestDatabase::new().await, TestDatabase::new().await);
+    let Some(pooler) = Pooler::start(&database, "transaction", 3).await else { return };
+    let app = TestApp::on(pooler.database(), |config| {
+        config.direct_database_url = Some(database.url.clone());
+    })
+    .await;
+    let sent = app.send("shop/ada", "1").await;
+    other.append("shop", "user:ada", &["2"]).await;
+    let history = async || {
+        let answer = Request::get(format!("{HISTORY}?order=asc")).send(app.address).await;
+        match answer.status {
+            200 => assert_eq!(answer.json()["notifications"][0]["id"], sent.id),
+            _ => assert_eq!(answer.json()["type"], "urn:tidings:problem:database-unreachable"),
+        }
+        answer.status
+    };
+    assert_eq!(history().await, 200);
+
+    pooler.lead_to(&other, "transaction", 3);
+    eventually("histories are refused", async || history().await == 503).await;
+    app.send("shop/ada", "3").await;
+
+    pooler.lead_to(&database, "transaction", 3);
+    eventually("histories are read again", async || history().await == 200).await;
 }

@@ -26,7 +26,7 @@ impl Pooler {
         let pgbouncer = find("pgbouncer")?;
         let folder = tempfile::tempdir().expect("a folder");
         let address = free_address();
-        write_settings(folder.path(), database, address, mode, size);
+        write_settings(folder.path(), &database.name, database, address, mode, size);
         let mut command = Command::new(pgbouncer);
         command.arg(folder.path().join("pgbouncer.ini")).current_dir(folder.path());
         // It refuses to run as root.
@@ -48,13 +48,20 @@ impl Pooler {
 
     /// Switches to another mode; connections stay.
     pub fn switch_to(&self, mode: &str, size: usize) {
-        write_settings(self.folder.path(), &self.database, self.address, mode, size);
+        self.lead_to(&self.database, mode, size);
+    }
+
+    /// Leads to another database under the same name; connections from clients stay.
+    pub fn lead_to(&self, database: &TestDatabase, mode: &str, size: usize) {
+        let name = &self.database.name;
+        write_settings(self.folder.path(), name, database, self.address, mode, size);
         self.program.signal(Signal::HUP);
     }
 }
 
 fn write_settings(
     folder: &Path,
+    name: &str,
     database: &TestDatabase,
     address: SocketAddr,
     mode: &str,
@@ -63,9 +70,10 @@ fn write_settings(
     let (_, host) = database.url.split_once("?host=").expect("the cluster's socket folder");
     let host = percent_encoding::percent_decode_str(host).decode_utf8().expect("UTF-8");
     let settings = format!(
-        "[databases]\n* = host={host} port=5432 user=tidings\n\
+        "[databases]\n{name} = host={host} port=5432 dbname={} user=tidings\n\
          [pgbouncer]\nlisten_addr = {}\nlisten_port = {}\nunix_socket_dir =\n\
          auth_type = any\npool_mode = {mode}\ndefault_pool_size = {size}\n",
+        database.name,
         address.ip(),
         address.port(),
     );
