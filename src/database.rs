@@ -34,7 +34,9 @@ pub enum UnusableDatabase {
     #[error(transparent)]
     Schema(#[from] SchemaError),
     /// Postgres refuses us.
-    #[error("the database refuses tidings: {0}; check DATABASE_URL and the rights of its role")]
+    #[error(
+        "the database refuses tidings: {0}; check DATABASE_URL, or TIDINGS_DIRECT_DATABASE_URL where it is set, and the rights of its role"
+    )]
     Refused(String),
     /// A pooler is in the way, or leads elsewhere.
     #[error(transparent)]

@@ -55,7 +55,7 @@ impl Store {
     /// How many rows an app has that it does not keep, but for those in partitions that are to be
     /// removed.
     pub async fn count_expired(&self, app: &AppRetention, keep: Keep) -> Result<i64, StoreError> {
-        let mut conn = self.session().await?;
+        let mut conn = self.session("maintenance").await?;
         within(STEP_DEADLINE, async {
             let mut rows = 0;
             for range in expired_ranges(&mut conn, app, keep).await? {

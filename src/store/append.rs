@@ -50,15 +50,10 @@ pub struct Backend {
 impl Store {
     /// Opens a session for appending.
     pub async fn append_session(&self) -> Result<Session, StoreError> {
-        let mut conn = self.appending_session().await?;
-        // statement_timeout stays off: it would end a wait for a synchronous standby as if the
-        // standby had confirmed. lock_timeout does not count there.
+        let mut conn = self.appending_session("writer").await?;
         let backend = within(QUERY_DEADLINE, async {
-            sqlx::raw_sql(
-                "set statement_timeout = 0; set lock_timeout = '2s'; set tcp_user_timeout = 30000",
-            )
-            .execute(&mut conn)
-            .await?;
+            // It does not count in a wait for a synchronous standby.
+            sqlx::raw_sql("set lock_timeout = '2s'").execute(&mut conn).await?;
             sqlx::query!(
                 r#"select pid as "pid!", backend_start as "started!"
                 from pg_stat_activity where pid = pg_backend_pid()"#

@@ -53,7 +53,7 @@ impl Store {
 
     /// Opens an epoch by hand, after a restore that leaves no trace. Returns its number.
     pub async fn open_epoch(&self) -> Result<i32, StoreError> {
-        let mut conn = self.session().await?;
+        let mut conn = self.session("migration").await?;
         within(QUERY_DEADLINE, async {
             let row = sqlx::query!(r#"select tidings.open_epoch() as "number!""#);
             Ok(row.fetch_one(&mut conn).await?.number)

@@ -18,6 +18,7 @@ pub(crate) mod replay;
 mod retention;
 mod scheduled;
 mod schema;
+mod settings;
 mod settle;
 mod state;
 
@@ -32,6 +33,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres};
 pub use app_retention::AppRetention;
 use epoch::Seen;
 use identity::Identity;
+use settings::{FOR_CHANGES, FOR_READS, FOR_REQUESTS, FOR_SESSIONS};
 
 pub use append::{Appended, Session};
 pub use change::ChangeError;
@@ -77,25 +79,14 @@ pub struct Store {
     seen: Arc<Seen>,
 }
 
-/// For sessions of our own, whatever the role or the database has by default: under the lane a later
-/// statement has to see what was committed before it, and the patterns in migrations are full of
-/// backslashes.
-const FOR_SESSIONS: &str = "set default_transaction_isolation = 'read committed';
-    set standard_conforming_strings = on";
-
-/// The planner's guesses about many clients in one query are high, and compiling it for them takes
-/// longer than running it for all.
-const FOR_READS: &str = "set jit = off; set default_transaction_isolation = 'read committed'";
-
-/// For calls that commit inside. statement_timeout stays off: it would end a wait for a synchronous
-/// standby as if the standby had confirmed. One plan for all values: with plans for each, most of a
-/// call would be planning.
-const FOR_CHANGES: &str = "set jit = off; set statement_timeout = 0; set lock_timeout = '2s';
-    set tcp_user_timeout = 30000; set default_transaction_isolation = 'read committed';
-    set plan_cache_mode = force_generic_plan";
-
 /// Changes under way at once: more would only wait for the lane.
 const CHANGES: u32 = 4;
+
+/// In pg_stat_activity the name tells what a connection is for.
+fn named(options: &PgConnectOptions, part: &str) -> PgConnectOptions {
+    let name = options.get_application_name().unwrap_or_default();
+    options.clone().application_name(&format!("{name} {part}"))
+}
 
 fn pool(
     options: PgPoolOptions,
@@ -197,7 +188,8 @@ impl Store {
     pub fn new(url: &str, direct_url: Option<&str>) -> Result<Store, sqlx::Error> {
         let options = |url| {
             PgConnectOptions::from_str(url).map(|o| {
-                o.application_name("tidings")
+                let name = o.get_application_name().unwrap_or("tidings").to_owned();
+                o.application_name(&name)
                     // A pooler refuses what it does not know, and no query of ours has a float.
                     .extra_float_digits(None)
                     .log_statements(tracing::log::LevelFilter::Trace)
@@ -218,12 +210,15 @@ impl Store {
             )
         };
         let pooled = direct_url.is_some();
-        let requests = pool(reads(), url, (!pooled).then_some(FOR_READS), None);
+        let settings = (!pooled).then_some(FOR_REQUESTS);
+        let requests = pool(reads(), named(&url, "requests"), settings, None);
         let seen = Arc::new(Seen::default());
-        let streams = pool(reads(), direct.clone(), Some(FOR_READS), Some(seen.clone()));
+        let options = named(&direct, "streams");
+        let streams = pool(reads(), options, Some(FOR_READS), Some(seen.clone()));
         // But what became of a change on one would not be known.
         let changes = PgPoolOptions::new().max_connections(CHANGES).test_before_acquire(true);
-        let changes = pool(changes, direct.clone(), Some(FOR_CHANGES), Some(seen.clone()));
+        let options = named(&direct, "changes");
+        let changes = pool(changes, options, Some(FOR_CHANGES), Some(seen.clone()));
         let identity = Arc::default();
         Ok(Store { requests, pooled, streams, changes, direct, identity, seen })
     }
@@ -238,7 +233,7 @@ impl Store {
     /// The database can be read and is a primary, and every way leads to it.
     pub async fn check(&self) -> Result<(), StoreError> {
         // The first query of all: a session, because that is checked for a pooler.
-        let mut conn = self.session().await?;
+        let mut conn = self.session("check").await?;
         let row = within(QUERY_DEADLINE, async {
             let query = sqlx::query!("select pg_is_in_recovery() as standby");
             let row = query.fetch_one(&mut conn).await?;
@@ -256,12 +251,12 @@ impl Store {
     /// A connection that listens for wake-ups, on a session of its own.
     pub async fn listen(&self) -> Result<PgListener, StoreError> {
         // The listener's own connection cannot be asked; another on the same way can.
-        let session = self.session().await?;
+        let session = self.session("check").await?;
         let _ = within(QUERY_DEADLINE, session.close()).await;
-        let options = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECT_DEADLINE);
+        let options = PgPoolOptions::new().max_connections(1);
+        let one = pool(options, named(&self.direct, "listener"), Some(FOR_SESSIONS), None);
         within(QUERY_DEADLINE, async {
-            let mut listener =
-                PgListener::connect_with(&options.connect_lazy_with(self.direct.clone())).await?;
+            let mut listener = PgListener::connect_with(&one).await?;
             // Whoever has it connects anew, so that no wake-up is lost unnoticed.
             listener.eager_reconnect(false);
             listener.listen(WAKE_UP).await?;
@@ -271,8 +266,9 @@ impl Store {
     }
 
     /// A connection that is ours until we close it.
-    async fn session(&self) -> Result<PgConnection, StoreError> {
-        let mut conn = within(CONNECT_DEADLINE, PgConnection::connect_with(&self.direct)).await?;
+    async fn session(&self, part: &str) -> Result<PgConnection, StoreError> {
+        let options = named(&self.direct, part);
+        let mut conn = within(CONNECT_DEADLINE, options.connect()).await?;
         self.check_own(&mut conn).await?;
         let identity = Identity::after(FOR_SESSIONS, &mut conn);
         self.note_identity(within(QUERY_DEADLINE, identity).await?);
@@ -280,8 +276,8 @@ impl Store {
     }
 
     /// One for appending, to a database that is the one this instance knows.
-    async fn appending_session(&self) -> Result<PgConnection, StoreError> {
-        let mut conn = self.session().await?;
+    async fn appending_session(&self, part: &str) -> Result<PgConnection, StoreError> {
+        let mut conn = self.session(part).await?;
         within(QUERY_DEADLINE, self.seen.check(&mut conn)).await?;
         Ok(conn)
     }

@@ -44,7 +44,7 @@ impl Store {
             Some(Mutant::KeyBeforeLane) => &KEY_BEFORE_LANE[..],
             _ => return Ok(()),
         };
-        let mut conn = self.session().await?;
+        let mut conn = self.session("mutant").await?;
         let text = sqlx::query_scalar("select pg_get_functiondef('tidings.append'::regproc)");
         let mut text: String = text.fetch_one(&mut conn).await?;
         if !text.contains(MUTATED) {

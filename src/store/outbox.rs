@@ -39,12 +39,11 @@ pub struct Drained {
 impl Store {
     /// Opens a session for draining.
     pub async fn drain_session(&self) -> Result<DrainSession, StoreError> {
-        let mut conn = self.appending_session().await?;
-        // statement_timeout stays off, as for appending. The planner is told to use the indexes: it
-        // may have seen the tables empty, or full of rows that are gone.
+        let mut conn = self.appending_session("drainer").await?;
+        // The planner is told to use the indexes: it may have seen the tables empty, or full of rows
+        // that are gone.
         let settings = sqlx::raw_sql(
-            "set statement_timeout = 0; set lock_timeout = '2s'; set tcp_user_timeout = 30000;
-             set jit = off; set enable_seqscan = off; set enable_bitmapscan = off;
+            "set lock_timeout = '2s'; set jit = off; set enable_seqscan = off; set enable_bitmapscan = off;
              set enable_hashjoin = off; set enable_mergejoin = off",
         );
         within(QUERY_DEADLINE, settings.execute(&mut conn)).await?;

@@ -11,6 +11,7 @@ use sqlx::{
 };
 
 use super::identity::Identity;
+use super::settings::BEGIN_REQUEST;
 use super::{QUERY_DEADLINE, Store, StoreError, within};
 
 /// Connections that hold a backend while another one is asked for its own.
@@ -70,7 +71,7 @@ impl Store {
             let conn = lease.conn();
             // sqlx prepares in one exchange and executes in the next: without a transaction around
             // both, another's statement could be executed on another backend.
-            let identity = Identity::after("begin read only", conn).await?;
+            let identity = Identity::after(BEGIN_REQUEST, conn).await?;
             // A pooler can be pointed at another database under its clients.
             if let Err(error) = self.check_identity(identity) {
                 return Ok(Err(error));

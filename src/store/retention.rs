@@ -95,7 +95,7 @@ impl Store {
     /// A session for maintenance, unless another has it.
     pub async fn maintenance(&self) -> Result<Option<Maintenance>, StoreError> {
         // It takes the lane too.
-        let mut conn = self.appending_session().await?;
+        let mut conn = self.appending_session("maintenance").await?;
         let locked = within(STEP_DEADLINE, async {
             sqlx::raw_sql(SETTINGS).execute(&mut conn).await?;
             let row = sqlx::query!(r#"select pg_try_advisory_lock(7463, 2) as "locked!""#);

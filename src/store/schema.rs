@@ -1,9 +1,9 @@
 //! Migrations and partitions: what the server does to the schema by itself.
 
-use sqlx::Connection;
-use sqlx::migrate::{Migrate, MigrateError, Migrator};
+use sqlx::migrate::{AppliedMigration, Migrate, MigrateError, Migrator};
+use sqlx::{Connection, PgConnection};
 
-use super::{Maintenance, Store, StoreError, within};
+use super::{Maintenance, QUERY_DEADLINE, Store, StoreError, within};
 
 static MIGRATOR: Migrator = sqlx::migrate!();
 
@@ -35,7 +35,7 @@ impl Store {
     /// Brings the schema up to date, under a lock that lets one instance do it; older instances keep
     /// running meanwhile. Returns how many migrations were applied.
     pub async fn migrate(&self) -> Result<usize, SchemaError> {
-        let mut conn = self.session().await?;
+        let mut conn = self.session("migration").await?;
         let mut missing = pending(&mut conn).await?;
         if missing > 0 {
             // Whoever has waited here finds nothing left to do. The lock goes with the session.
@@ -52,7 +52,7 @@ impl Store {
 
     /// Checks that the schema is the one this version was built for.
     pub async fn check_migrated(&self) -> Result<(), SchemaError> {
-        let mut conn = self.session().await?;
+        let mut conn = self.session("migration").await?;
         match pending(&mut conn).await? {
             0 => Ok(()),
             missing => Err(SchemaError::NotMigrated(missing)),
@@ -74,23 +74,27 @@ impl Maintenance {
 }
 
 /// How many of our migrations the database lacks.
-async fn pending(conn: &mut sqlx::PgConnection) -> Result<usize, SchemaError> {
-    let table = &*MIGRATOR.table_name;
+async fn pending(conn: &mut PgConnection) -> Result<usize, SchemaError> {
+    let applied = tokio::time::timeout(QUERY_DEADLINE, applied(conn)).await;
+    let applied = applied.map_err(|_| StoreError::Deadline(QUERY_DEADLINE))??;
+    let ours = || MIGRATOR.iter().filter(|m| m.migration_type.is_up_migration());
+    if let Some(newer) = applied.iter().find(|a| !ours().any(|m| m.version == a.version)) {
+        return Err(SchemaError::NewerDatabase(newer.version));
+    }
+    Ok(ours().filter(|m| !applied.iter().any(|a| a.version == m.version)).count())
+}
+
+async fn applied(conn: &mut PgConnection) -> Result<Vec<AppliedMigration>, SchemaError> {
     let exists =
         sqlx::query!(r#"select to_regclass('tidings._sqlx_migrations') is not null as "exists!""#)
             .fetch_one(&mut *conn)
             .await
             .map_err(StoreError::from)?
             .exists;
-    let applied = match exists {
-        true => conn.list_applied_migrations(table).await.map_err(schema_error)?,
-        false => Vec::new(),
-    };
-    let ours = || MIGRATOR.iter().filter(|m| m.migration_type.is_up_migration());
-    if let Some(newer) = applied.iter().find(|a| !ours().any(|m| m.version == a.version)) {
-        return Err(SchemaError::NewerDatabase(newer.version));
+    match exists {
+        true => conn.list_applied_migrations(&MIGRATOR.table_name).await.map_err(schema_error),
+        false => Ok(Vec::new()),
     }
-    Ok(ours().filter(|m| !applied.iter().any(|a| a.version == m.version)).count())
 }
 
 fn schema_error(error: MigrateError) -> SchemaError {

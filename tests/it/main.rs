@@ -10,6 +10,7 @@ mod abuse;
 mod audiences;
 mod balancers;
 mod batches;
+mod connections;
 mod cuts;
 mod deliverable;
 mod durability;

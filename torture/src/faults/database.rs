@@ -18,7 +18,7 @@ pub(super) async fn terminate_listeners(cluster: &Cluster) -> Outcome<Effect> {
     // After another fault they may still be on their way.
     let pids = loop {
         let pids: Vec<i32> = sqlx::query_scalar(
-            "select pid from pg_stat_activity where application_name = 'tidings'
+            "select pid from pg_stat_activity where application_name = 'tidings listener'
                 and query ilike 'listen%' and pg_terminate_backend(pid)",
         )
         .fetch_all(&mut connection)
@@ -53,10 +53,11 @@ async fn are_gone(connection: &mut PgConnection, pids: &[i32]) -> Outcome<()> {
 
 pub(super) async fn kill_backend(cluster: &Cluster, dice: usize) -> Outcome<Effect> {
     let mut connection = cluster.postgres().connect().await?;
-    let pids: Vec<i32> =
-        sqlx::query_scalar("select pid from pg_stat_activity where application_name = 'tidings'")
-            .fetch_all(&mut connection)
-            .await?;
+    let pids: Vec<i32> = sqlx::query_scalar(
+        "select pid from pg_stat_activity where application_name like 'tidings %'",
+    )
+    .fetch_all(&mut connection)
+    .await?;
     if pids.is_empty() {
         return Err("no instance was connected to Postgres".into());
     }

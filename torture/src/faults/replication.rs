@@ -66,7 +66,7 @@ pub(super) async fn stop_receiving(cluster: &Cluster) -> Outcome<Effect> {
     let pid = receiver(&mut cluster.standby()?.connect().await?).await?;
     send_signal(pid, Signal::STOP)?;
     let waiting = "select exists (select from pg_stat_activity
-        where application_name = 'tidings' and wait_event = 'SyncRep')";
+        where application_name like 'tidings %' and wait_event = 'SyncRep')";
     cluster.postgres().becomes_true(waiting).await?;
     let observed = format!("receiver {pid} stands still, and a commit waits for it");
     Ok(Effect { observed, connections: cluster.database_connections() })
