@@ -1,6 +1,7 @@
 //! What an instance counts, for Prometheus (OpenMetrics text). Nothing is labelled by app or user:
 //! their number is not bounded.
 
+use std::hash::Hash;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -97,6 +98,39 @@ pub struct Reason {
     pub reason: &'static str,
 }
 
+/// Every way a send ends.
+const SENDS: [&str; 9] = [
+    "stored",
+    "replayed",
+    "scheduled",
+    "refused",
+    "mismatch",
+    "overloaded",
+    "unreachable",
+    "draining",
+    "unknown",
+];
+const SETTLED: [&str; 3] = ["stored", "absent", "unknown"];
+const CHANGES: [&str; 4] = ["done", "overloaded", "refused", "unknown"];
+const PHASES: [&str; 2] = ["live", "replay"];
+const GAPS: [&str; 4] = ["expired", "ahead", "restored", "bad-cursor"];
+
+/// A counter for each label, from the start: of one that begins with its first event, an alarm sees no
+/// increase.
+fn counters<const N: usize, L>(
+    words: [&'static str; N],
+    label: fn(&'static str) -> L,
+) -> Family<L, Counter>
+where
+    L: Clone + Eq + Hash,
+{
+    let family = Family::default();
+    for word in words {
+        drop(family.get_or_create(&label(word)));
+    }
+    family
+}
+
 /// 0.1 ms to 13 s, each bucket three times the one before: wide enough for a stalled database.
 fn seconds() -> Histogram {
     Histogram::new([0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
@@ -119,12 +153,13 @@ impl Metrics {
             }};
         }
         use Unit::{Bytes, Seconds};
+        let outcome = |outcome| Outcome { outcome };
         let groups =
             Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0]);
         Metrics {
             connections: register!("connections", "Open TCP connections", Gauge::default()),
             subscriptions: register!("subscriptions", "Open event streams", Gauge::default()),
-            sends: register!("sends", "Sends by outcome", Family::default()),
+            sends: register!("sends", "Sends by outcome", counters(SENDS, outcome)),
             group_size: register!("append_group_rows", "Rows that one append committed", groups),
             append_seconds: register!(
                 "append",
@@ -162,12 +197,12 @@ impl Metrics {
             outcomes_settled: register!(
                 "outcomes_settled",
                 "Broken appends looked up",
-                Family::default()
+                counters(SETTLED, outcome)
             ),
             changes: register!(
                 "changes",
                 "Changes of inbox state and withdrawals by outcome",
-                Family::default()
+                counters(CHANGES, outcome)
             ),
             change_seconds: register!(
                 "change",
@@ -198,13 +233,21 @@ impl Metrics {
                 "From the hub to the stream, live",
                 seconds()
             ),
-            deliveries: register!("deliveries", "Events handed to streams", Family::default()),
+            deliveries: register!(
+                "deliveries",
+                "Events handed to streams",
+                counters(PHASES, |phase| Phase { phase })
+            ),
             returns_to_replay: register!(
                 "returns_to_replay",
                 "Subscriptions that fell off the ring",
                 Counter::default()
             ),
-            gaps: register!("gaps", "Gaps told to clients", Family::default()),
+            gaps: register!(
+                "gaps",
+                "Gaps told to clients",
+                counters(GAPS, |reason| Reason { reason })
+            ),
             ring_bytes: register!(
                 "ring",
                 Bytes,

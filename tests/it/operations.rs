@@ -10,6 +10,7 @@ use crate::harness::{Answer, DatabaseProxy, Request, TestApp, TestDatabase, even
 
 const SEND: &str = "/api/notifications/send/shop/ada";
 const PAGE: &str = "https://app.example";
+const MANUAL: &str = include_str!("../../docs/operations.md");
 
 async fn get(app: &TestApp, path: &str) -> Answer {
     Request::get(path).send(app.address).await
@@ -88,6 +89,37 @@ async fn metrics_are_open_metrics_with_our_prefix_and_name_nobody() {
         ("tidings_append_seconds_count", 1.0),
     ] {
         assert_eq!(app.metric(metric).await, value, "{metric}");
+    }
+}
+
+/// Also the labels: an alarm sees no increase of what begins with its first event.
+#[tokio::test]
+async fn every_metric_is_in_the_manual_and_there_from_the_start() {
+    let rows = || MANUAL.lines().filter(|line| line.starts_with("| `tidings_"));
+    let mut explained = BTreeSet::new();
+    for row in rows() {
+        let (names, kind) =
+            row.trim_start_matches("| ").split_once(" | ").expect("a second column");
+        let kind = kind.split(" | ").next().unwrap_or_default();
+        for name in names.split(", ") {
+            let name = name.trim_matches('`').split('{').next().unwrap_or_default();
+            explained.insert(format!("{} {kind}", name.trim_end_matches("_total")));
+        }
+    }
+    let app = TestApp::start().await;
+    let shown = get(&app, "/metrics").await.text().to_owned();
+    let named: BTreeSet<_> =
+        shown.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(str::to_owned).collect();
+    assert_eq!(named, explained);
+
+    for line in shown.lines().filter(|line| line.contains("=\"") && !line.contains("le=\"")) {
+        let (name, word) = line.split_once('{').expect("a label");
+        let word = word.split('"').nth(1).unwrap_or_default();
+        let row = rows().find(|row| row.contains(&format!("`{name}{{"))).expect(name);
+        assert!(row.contains(&format!("`{word}`")), "{line}");
+    }
+    for counted in ["sends_total{outcome=\"unknown\"}", "gaps_total{reason=\"restored\"}"] {
+        assert!(shown.contains(&format!("tidings_{counted} 0\n")), "{shown}");
     }
 }
 
