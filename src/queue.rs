@@ -32,6 +32,15 @@ impl Waiting {
     }
 }
 
+/// What a send takes, if it is not more than any may.
+pub(crate) fn bytes_of(send: &NewSend) -> Result<usize, SendError> {
+    let bytes = send.bytes();
+    match bytes > MAX_BYTES_OF_ONE_APP {
+        true => Err(SendError::TooLarge { bytes, limit: MAX_BYTES_OF_ONE_APP }),
+        false => Ok(bytes),
+    }
+}
+
 /// The queue between the requests and the writer.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -65,10 +74,7 @@ impl Queue {
 
     /// Adds a send, or says why not.
     pub(crate) fn push(&self, waiting: Waiting) -> Result<(), SendError> {
-        let bytes = waiting.send.bytes();
-        if bytes > MAX_BYTES_OF_ONE_APP {
-            return Err(SendError::TooLarge { bytes, limit: MAX_BYTES_OF_ONE_APP });
-        }
+        let bytes = bytes_of(&waiting.send)?;
         let mut state = self.state();
         if state.closed {
             return Err(SendError::Draining);

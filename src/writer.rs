@@ -191,7 +191,7 @@ impl Writer {
                     app: n.app.as_str().to_owned(),
                     audience: n.audience.to_sql(),
                     event: n.event.map(|event| event.as_str().to_owned()),
-                    data: n.data.into_string(),
+                    data: n.data.as_str().to_owned(),
                     created_at,
                     expires_at: n
                         .expires_in

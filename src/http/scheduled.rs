@@ -22,6 +22,7 @@ use crate::error::{Kind, Problem, ProblemBody};
 use crate::event_id::EventId;
 use crate::metrics::Outcome;
 use crate::notification::NewSend;
+use crate::queue::bytes_of;
 use crate::sender::SendError;
 use crate::store::{Cancelling, ChangeError, NewScheduled, Scheduled, Scheduling};
 
@@ -52,6 +53,12 @@ pub(super) async fn schedule(
     send: &NewSend,
     deliver_at: DateTime<Utc>,
 ) -> Result<Response, Problem> {
+    let count =
+        |outcome| server.inner.streams.metrics.sends.get_or_create(&Outcome { outcome }).inc();
+    if let Err(error) = bytes_of(send) {
+        count("refused");
+        return Err(error.into());
+    }
     let NewSend { notifications, key } = send;
     let new = NewScheduled { notifications, deliver_at, key: key.as_ref() };
     let outcome = server.inner.streams.database.store().schedule(&new).await;
@@ -72,7 +79,7 @@ pub(super) async fn schedule(
             (label, Err(error.into()))
         }
     };
-    server.inner.streams.metrics.sends.get_or_create(&Outcome { outcome: label }).inc();
+    count(label);
     answer
 }
 

@@ -1,6 +1,9 @@
 //! What a client does wrong is said exactly: status, type, and a detail that names thing and remedy;
 //! and nothing is stored.
 
+use chrono::TimeDelta;
+use tidings::clock::{Clock, rfc3339};
+
 use crate::harness::{Answer, Request, TestApp};
 
 const SEND: &str = "/api/notifications/send/shop/ada";
@@ -299,17 +302,22 @@ async fn what_is_over_a_limit_is_refused_by_the_name_of_the_limit() {
 async fn a_send_that_has_too_much_for_all_its_users_is_refused_and_not_told_to_come_again() {
     let app = TestApp::start().await;
     let users: Vec<String> = (0..300).map(|number| number.to_string()).collect();
-    let body = serde_json::json!({"to": {"users": users}, "data": "x".repeat(65_000)});
+    let now = serde_json::json!({"to": {"users": users}, "data": "x".repeat(65_000)});
+    let mut later = now.clone();
+    later["deliver_at"] = rfc3339(Clock::default().now() + TimeDelta::days(1)).into();
 
-    let answer =
-        Request::json("/api/notifications/send/shop", body.to_string()).send(app.address).await;
+    for body in [now, later] {
+        let answer =
+            Request::json("/api/notifications/send/shop", body.to_string()).send(app.address).await;
 
-    assert_eq!((answer.status, answer.header("retry-after")), (413, None));
-    let problem = answer.json();
-    assert_eq!(problem["type"], "urn:tidings:problem:too-large");
-    let detail = problem["detail"].as_str().unwrap();
-    assert!(detail.contains("over the limit of 16777216: send to fewer users at once"), "{detail}");
-    assert_eq!(app.database.count().await, 0);
+        assert_eq!((answer.status, answer.header("retry-after")), (413, None));
+        let problem = answer.json();
+        assert_eq!(problem["type"], "urn:tidings:problem:too-large");
+        let detail = problem["detail"].as_str().unwrap();
+        let remedy = "over the limit of 16777216: send to fewer users at once";
+        assert!(detail.contains(remedy), "{detail}");
+        assert_eq!(app.database.count().await, 0);
+    }
 }
 
 #[tokio::test]
