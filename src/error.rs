@@ -242,10 +242,35 @@ impl Problem {
     }
 }
 
-impl From<StoreError> for Problem {
-    fn from(error: StoreError) -> Problem {
-        Kind::DatabaseUnreachable
-            .because("The database cannot be reached. Try again later.")
-            .caused_by(error.summary())
+impl Problem {
+    /// Why something could not be looked up.
+    pub fn of_read(error: &StoreError, database_is_up: bool) -> Problem {
+        let problem = match database_is_up && error.is_timeout() {
+            true => Kind::Overloaded.because("Too much is being looked up. Try again later."),
+            false => Kind::DatabaseUnreachable
+                .because("The database cannot be reached. Try again later."),
+        };
+        problem.caused_by(error.summary())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_that_waits_in_vain_for_a_database_that_is_up_is_told_of_too_much_at_once() {
+        let late = || StoreError::Deadline(Duration::from_secs(5));
+        let none_free = || StoreError::Database(sqlx::Error::PoolTimedOut);
+        let broken = || StoreError::Database(std::io::Error::other("reset").into());
+        for (error, is_up, kind) in [
+            (late(), true, Kind::Overloaded),
+            (none_free(), true, Kind::Overloaded),
+            (broken(), true, Kind::DatabaseUnreachable),
+            (late(), false, Kind::DatabaseUnreachable),
+            (none_free(), false, Kind::DatabaseUnreachable),
+        ] {
+            assert_eq!(Problem::of_read(&error, is_up).kind, kind, "{error}, {is_up}");
+        }
     }
 }

@@ -189,7 +189,8 @@ pub(super) async fn history(
         after,
         before,
     };
-    let page = server.inner.streams.database.store().history(&query).await?;
+    let store = server.inner.streams.database.store();
+    let page = server.looked_up(store.history(&query)).await?;
     let last = page.rows.last().map(|row| row.notification.id);
     let cursor = match (before, order, page.more) {
         (Some(_), _, _) => None,
@@ -233,7 +234,8 @@ pub(super) async fn notification(
 ) -> Result<Response, Problem> {
     params.end("none")?;
     let (app, id) = one_of_app(path, &uri, "notification")?;
-    match server.inner.streams.database.store().notification(&app, id).await? {
+    let store = server.inner.streams.database.store();
+    match server.looked_up(store.notification(&app, id)).await? {
         Some(Found::Listed(notification)) => {
             let body = NotificationBody::try_from(notification)?;
             server.inner.answers.json(&body, extensions.get().cloned())

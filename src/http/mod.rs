@@ -33,6 +33,7 @@ use utoipa_axum::routes;
 use crate::config::{Config, CorsOrigins};
 use crate::error::{Kind, Problem};
 use crate::sender::Sender;
+use crate::store::StoreError;
 use crate::subscription::Streams;
 
 /// Under this path lies the API.
@@ -80,6 +81,14 @@ impl Server {
 }
 
 impl Server {
+    /// Looks something up, or says why it could not be.
+    async fn looked_up<T>(
+        &self,
+        found: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, Problem> {
+        found.await.map_err(|error| Problem::of_read(&error, self.inner.streams.database.is_up()))
+    }
+
     /// Ends streams whose clients take nothing, for as long as the program runs.
     pub async fn end_stalled_streams_forever(self) {
         let stalled_after = self.inner.config.limits.stalled_after;

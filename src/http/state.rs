@@ -106,7 +106,8 @@ pub(super) async fn counts(
     params.end("topics")?;
     let audiences = addressee.audiences(topics);
     let store = server.inner.streams.database.store();
-    Ok(Json(store.counts(&addressee.app, &addressee.user, &audiences).await?.into()))
+    let counts = store.counts(&addressee.app, &addressee.user, &audiences);
+    Ok(Json(server.looked_up(counts).await?.into()))
 }
 
 /// Withdraws a notification: it is neither delivered nor listed any more.

@@ -153,6 +153,11 @@ impl StoreError {
         matches!(self, StoreError::Deadline(_) | StoreError::Database(Io(_) | PoolTimedOut))
     }
 
+    /// No session, or no answer, in the time allowed for it.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, StoreError::Deadline(_) | StoreError::Database(sqlx::Error::PoolTimedOut))
+    }
+
     /// A lock was not had in the time allowed for it.
     pub fn is_lock_timeout(&self) -> bool {
         self.sqlstate().is_some_and(|state| state == "55P03")
