@@ -34,10 +34,10 @@ pub(super) struct History {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=500))]
     limit: Option<u16>,
     /// Only notifications older than this id
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = super::id)]
     before: Option<String>,
     /// Only notifications newer than this id
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = super::id)]
     after: Option<String>,
     /// Oldest first (asc) or newest first (desc)
     #[arg(long, value_enum, default_value = "desc")]
@@ -148,6 +148,9 @@ mod tests {
         history: History,
     }
 
+    const OLD: &str = "01JDAYQ5E00000000000000000";
+    const NEW: &str = "01JDAYQ5E00000000000000001";
+
     fn history(line: &str) -> History {
         let words = ["history", "shop", "ada"].into_iter().chain(line.split_whitespace());
         Line::try_parse_from(words).unwrap().history
@@ -155,14 +158,14 @@ mod tests {
 
     #[test]
     fn all_continues_in_the_direction_asked_for_and_keeps_the_other_bound() {
-        let mut newest_first = history("--all --after 01A");
+        let mut newest_first = history(&format!("--all --after {OLD}"));
         newest_first.go_on_from("01X".into());
-        let expected = [("order", "desc"), ("limit", "500"), ("before", "01X"), ("after", "01A")];
+        let expected = [("order", "desc"), ("limit", "500"), ("before", "01X"), ("after", OLD)];
         assert_eq!(newest_first.query(), expected.map(|(name, value)| (name, value.to_owned())));
 
-        let mut oldest_first = history("--all --order asc --limit 7 --before 01Z");
+        let mut oldest_first = history(&format!("--all --order asc --limit 7 --before {NEW}"));
         oldest_first.go_on_from("01B".into());
-        let expected = [("order", "asc"), ("limit", "7"), ("before", "01Z"), ("after", "01B")];
+        let expected = [("order", "asc"), ("limit", "7"), ("before", NEW), ("after", "01B")];
         assert_eq!(oldest_first.query(), expected.map(|(name, value)| (name, value.to_owned())));
     }
 

@@ -20,6 +20,7 @@ use clap::{Args, Parser, Subcommand};
 use reqwest::Url;
 
 use crate::config::{Config, Flags, Invalid, Layers, server_url};
+use crate::event_id::EventId;
 use crate::serve::ServeError;
 use crate::store::{SchemaError, StoreError};
 use crate::telemetry;
@@ -82,6 +83,14 @@ struct Server {
 impl Server {
     fn address(&self) -> Result<Url, Ending> {
         Ok(server_url(&self.url, &Layers::of_this_process()?)?)
+    }
+}
+
+/// An id among the arguments. Checked here, since the server would name a parameter that nobody typed.
+fn id(text: &str) -> Result<String, String> {
+    match text.parse::<EventId>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(why) => Err(format!("{why}: give the id of a notification")),
     }
 }
 
@@ -243,6 +252,17 @@ mod tests {
     fn wrong_usage_is_exit_code_2_and_a_closed_stdout_is_none() {
         assert_eq!(parse("tidings send shop").unwrap_err().exit_code(), 2);
         assert_eq!(parse("tidings prune --dry").unwrap_err().exit_code(), 2);
+        for no_id in
+            ["tail shop ada --after xyz", "tail shop ada --after ", "history shop ada --before 1"]
+        {
+            let error = parse(&format!("tidings {no_id}")).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(
+                error.to_string().contains("not a ULID: give the id of a notification"),
+                "{error}"
+            );
+        }
+        assert!(parse("tidings tail shop ada --after earliest").is_ok());
         let closed = io::Error::from(io::ErrorKind::BrokenPipe);
         assert_eq!(Ending::from(closed).code(), 0);
         assert_eq!(Ending::from(io::Error::other("disk full")).code(), 1);

@@ -50,13 +50,20 @@ pub(super) struct Tail {
     /// User to follow
     user: String,
     /// Begin after this id; earliest begins with the oldest notification kept
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = id_or_earliest)]
     after: Option<String>,
     /// Print one JSON object a line: id, event, data
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     server: Server,
+}
+
+fn id_or_earliest(text: &str) -> Result<String, String> {
+    match text {
+        "earliest" => Ok(text.to_owned()),
+        _ => super::id(text).map_err(|why| format!("{why}, or earliest")),
+    }
 }
 
 impl Tail {
@@ -82,8 +89,8 @@ enum Break {
 struct Follower<W> {
     client: Client,
     address: reqwest::Url,
-    /// Where the person asked to begin. In the query, because there the server refuses a mistyped
-    /// id, while a bad header only opens a gap; and only until the stream has told a cursor.
+    /// Where the person asked to begin. In the query, because a header cannot say `earliest`; and only
+    /// until the stream has told a cursor.
     after: Option<String>,
     cursor: Option<HeaderValue>,
     backoff: Backoff,

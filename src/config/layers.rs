@@ -27,6 +27,8 @@ pub(super) const KNOWN: [&str; 19] = [
     "TIDINGS_URL",
 ];
 const PREFIX: &str = "TIDINGS_";
+/// From this likeness on, of 0 to 1, one name can be another that was mistyped.
+const LIKE: f64 = 0.5;
 
 /// One sentence on why the configuration cannot be used, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,9 +93,13 @@ impl Layers {
         let names = self.environment.keys().chain(self.file.keys());
         let unknown = names.filter(|name| !KNOWN.contains(&name.as_str()));
         let mut warnings: Vec<_> = unknown
-            .map(|name| {
-                let near = nearest(name);
-                format!("{name} is not a setting and is ignored; the nearest one is {near}")
+            .map(|name| match nearest(name) {
+                Some(near) => {
+                    format!("{name} is not a setting and is ignored; the nearest one is {near}")
+                }
+                None => format!(
+                    "{name} is not a setting and is ignored; `tidings serve --help` lists them all"
+                ),
             })
             .collect();
         warnings.dedup();
@@ -119,11 +125,16 @@ fn is_ours(name: &str) -> bool {
     name == "DATABASE_URL" || name.starts_with(PREFIX)
 }
 
-fn nearest(name: &str) -> &'static str {
+fn nearest(name: &str) -> Option<&'static str> {
     // Without the prefix, so that TIDINGS_DATABASE_URL finds DATABASE_URL.
     let bare = |name: &'_ str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
-    let distance = |known: &&&str| strsim::damerau_levenshtein(&bare(known), &bare(name));
-    KNOWN.iter().min_by_key(distance).expect("the list of names is not empty")
+    // What other programs call it is not spelt alike.
+    if ["ADDRESS", "BIND", "HOST", "PORT"].contains(&bare(name).as_str()) {
+        return Some("TIDINGS_LISTEN");
+    }
+    let likeness = |known: &str| strsim::normalized_damerau_levenshtein(&bare(known), &bare(name));
+    let near = KNOWN.into_iter().filter(|known| likeness(known) >= LIKE);
+    near.max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
 }
 
 pub(super) fn from_environment(

@@ -157,11 +157,23 @@ fn what_is_not_safe_is_refused() {
 #[test]
 fn unknown_names_are_warned_about_with_the_nearest_known_one() {
     let layers = Layers::of(
-        &[("TIDINGS_HEARTBAET", "1s"), ("TIDINGS_DATABASE_URL", "x"), ("TIDINGS_DRAIN", "1s")],
+        &[
+            ("TIDINGS_HEARTBAET", "1s"),
+            ("TIDINGS_DATABASE_URL", "x"),
+            ("TIDINGS_DRAIN", "1s"),
+            ("TIDINGS_PORT", "80"),
+            ("TIDINGS_SERVICE_HOST", "10.0.0.1"),
+        ],
         &[("TIDINGS_CORS_ORIGIN", "*")],
     );
     let (_, warnings) = Config::load(&Flags::default(), &layers).unwrap();
-    let ends = ["is TIDINGS_HEARTBEAT", "is DATABASE_URL", "is TIDINGS_CORS_ORIGINS"];
+    let ends = [
+        "is TIDINGS_HEARTBEAT",
+        "is DATABASE_URL",
+        "is TIDINGS_CORS_ORIGINS",
+        "TIDINGS_PORT is not a setting and is ignored; the nearest one is TIDINGS_LISTEN",
+        "TIDINGS_SERVICE_HOST is not a setting and is ignored; `tidings serve --help` lists them all",
+    ];
     assert_eq!(warnings.len(), ends.len(), "{warnings:?}");
     for end in ends {
         assert!(warnings.iter().any(|warning| warning.ends_with(end)), "{end}: {warnings:?}");

@@ -11,6 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::Server;
+use super::json::shortened;
 use crate::config::CorsOrigins;
 use crate::error::{Kind, Problem};
 
@@ -35,6 +36,7 @@ pub(super) async fn guard(State(server): State<Server>, request: Request, next: 
 }
 
 fn refuse_host(host: &dyn Display) -> Response {
+    let host = shortened(&host.to_string());
     Kind::ForeignHost
         .because(format!(
             "The host {host} is not localhost, 127.0.0.0/8 or [::1], and this server listens on loopback only: \
@@ -82,7 +84,8 @@ fn check_origin(
         return Ok(());
     }
     Err(Kind::ForeignOrigin.because(format!(
-        "A web page of {origin} may not send: add its origin to TIDINGS_CORS_ORIGINS if it is yours."
+        "A web page of {} may not send: add its origin to TIDINGS_CORS_ORIGINS if it is yours.",
+        shortened(origin)
     )))
 }
 

@@ -263,7 +263,7 @@ pub(super) fn one_of_app(
         });
     };
     let app = parse_app(&app)?;
-    let id = id.parse().map_err(|why| no_such(what, &id, &format!(": the id is {why}")))?;
+    let id = id.parse().map_err(|why| no_such(what, shown(&id), &format!(": the id is {why}")))?;
     Ok((app, id))
 }
 

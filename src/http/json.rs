@@ -11,8 +11,8 @@ pub(super) const MOST_AT_ONCE: usize = 1000;
 /// Members of an object that are kept. None may have as many, so if there are more, one of these is
 /// unknown or given twice already.
 const MOST_MEMBERS: usize = 64;
-/// What is shown of a name that somebody made up.
-const SHOWN: usize = 64;
+/// What is shown of a text that somebody made up, in characters: as many as a name may have.
+const SHOWN: usize = 128;
 
 /// The value, if it is of that type.
 pub(super) fn typed<T: DeserializeOwned>(value: &RawValue) -> Option<T> {
@@ -56,9 +56,21 @@ pub(super) fn texts(value: &RawValue, name: &str, least: usize) -> Result<Vec<St
 
 /// A text of the client's as it is told back: not longer than it helps, and on one line.
 pub(super) fn shown(text: &str) -> String {
+    let (beginning, rest) = beginning(text);
+    format!("{beginning:?}{rest}")
+}
+
+/// The same of a text that is on one line anyway, such as a path or a header.
+pub(super) fn shortened(text: &str) -> String {
+    let (beginning, rest) = beginning(text);
+    format!("{beginning}{rest}")
+}
+
+/// As much of a text as is shown, and what stands for the rest.
+fn beginning(text: &str) -> (&str, &'static str) {
     match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{:?}…", &text[..end]),
-        None => format!("{text:?}"),
+        Some((end, _)) => (&text[..end], "…"),
+        None => (text, ""),
     }
 }
 

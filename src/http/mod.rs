@@ -149,8 +149,11 @@ async fn no_route(method: Method, uri: axum::http::Uri) -> Problem {
         ["send" | "subscribe" | "history" | "state" | "counts", _, ""] => {
             Kind::InvalidUser.because("The user is empty: give a name of 1 to 128 characters.")
         }
-        _ => Kind::NotFound
-            .because(format!("There is no {method} {}; /docs lists the routes.", uri.path())),
+        _ => Kind::NotFound.because(format!(
+            "There is no {} {}; /docs lists the routes.",
+            json::shortened(method.as_str()),
+            json::shortened(uri.path())
+        )),
     }
 }
 

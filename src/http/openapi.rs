@@ -7,11 +7,14 @@ pub(super) mod problems;
 pub(super) mod values;
 
 use axum::Router;
+use axum::http::StatusCode;
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
 use utoipa::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::Server;
-use crate::error::ProblemBody;
+use crate::error::{Kind, ProblemBody};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -35,5 +38,12 @@ pub(super) fn document() -> utoipa::openapi::OpenApi {
 pub(super) fn docs(document: utoipa::openapi::OpenApi) -> Router<Server> {
     // Without this the page sends the document to a service on the net for a badge.
     let config = Config::default().validator_url("none");
-    SwaggerUi::new("/docs").url("/openapi.json", document).config(config).into()
+    let docs: Router<Server> =
+        SwaggerUi::new("/docs").url("/openapi.json", document).config(config).into();
+    docs.layer(map_response(async |answer: Response| match answer.status() {
+        StatusCode::NOT_FOUND => {
+            Kind::NotFound.because("There is no such file under /docs: open /docs.").into_response()
+        }
+        _ => answer,
+    }))
 }

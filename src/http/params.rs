@@ -128,7 +128,8 @@ impl Params {
 
     /// Takes one that is an event id.
     pub(super) fn take_id(&mut self, name: &str) -> Result<Option<EventId>, Problem> {
-        self.take(name).map(|text| parse_cursor(name, &text)).transpose()
+        let instead = "give the id of a notification";
+        self.take(name).map(|text| parse_cursor(name, &text, instead)).transpose()
     }
 
     /// Takes the list of topics: names with commas between them, repeated ones once.
@@ -170,7 +171,8 @@ fn decode(text: &str) -> Option<String> {
     percent_encoding::percent_decode_str(&text).decode_utf8().ok().map(|text| text.into_owned())
 }
 
-pub(super) fn parse_cursor(name: &str, text: &str) -> Result<EventId, Problem> {
-    text.parse()
-        .map_err(|why| Kind::InvalidCursor.because(format!("{name} is {why}: {}.", shown(text))))
+pub(super) fn parse_cursor(name: &str, text: &str, instead: &str) -> Result<EventId, Problem> {
+    text.parse().map_err(|why| {
+        Kind::InvalidCursor.because(format!("{name} is {why}: {}; {instead}.", shown(text)))
+    })
 }

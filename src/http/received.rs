@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Server;
-use super::json::shown;
+use super::json::{shortened, shown};
 use crate::error::{Kind, Problem};
 use crate::notification::IdempotencyKey;
 
@@ -120,15 +120,14 @@ fn media_type(headers: &HeaderMap, takes: Takes) -> Result<MediaType, Problem> {
         .find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"))
         .map(|(_, value)| value.trim().trim_matches('"').to_ascii_lowercase());
     if charset.is_some_and(|charset| !["utf-8", "utf8", "us-ascii"].contains(&charset.as_str())) {
-        return Err(
-            Kind::UnsupportedMediaType.because(format!("The body is {text}: send it as UTF-8."))
-        );
+        return Err(Kind::UnsupportedMediaType
+            .because(format!("The body is {}: send it as UTF-8.", shortened(text))));
     }
     match (essence.as_str(), takes) {
         ("application/json", _) => Ok(MediaType::Json),
         ("text/plain", Takes::TextOrJson) => Ok(MediaType::Text),
         (other, _) => {
-            let other = if other.is_empty() { "of no type" } else { other };
+            let other = shortened(if other.is_empty() { "of no type" } else { other });
             Err(Kind::UnsupportedMediaType
                 .because(format!("The body is {other}: {}.", takes.remedy())))
         }

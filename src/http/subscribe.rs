@@ -132,11 +132,17 @@ fn start(headers: &HeaderMap, mut params: Params) -> Result<Start, Problem> {
         None => None,
         Some((_, text)) if text.is_empty() => None,
         Some((_, text)) if text == "earliest" => Some(Start::Earliest),
-        Some((name, text)) => Some(Start::After(parse_cursor(name, &text)?)),
+        Some((name, text)) => {
+            let instead = "give the id of an event, or earliest";
+            Some(Start::After(parse_cursor(name, &text, instead)?))
+        }
     };
     let since = since.map(|text| parse_since(&text)).transpose()?;
-    match headers.get("last-event-id") {
-        Some(id) if !id.is_empty() && !mutant!(ReconnectWithoutCursor) => {
+    let mut given = headers.get_all("last-event-id").iter();
+    match (given.next(), given.next()) {
+        // Which of them is the client's cursor, nobody can tell.
+        (_, Some(_)) => Ok(Start::BadCursor),
+        (Some(id), None) if !id.is_empty() && !mutant!(ReconnectWithoutCursor) => {
             let id = id.to_str().ok().and_then(|text| text.parse().ok());
             Ok(id.map_or(Start::BadCursor, Start::After))
         }

@@ -107,11 +107,36 @@ async fn what_is_not_there_is_not_found() {
         (Request::get(one(ID)), format!("There is no notification {ID} in this app.")),
         (
             Request::get(one("17")),
-            "There is no notification 17 in this app: the id is not a ULID.".into(),
+            "There is no notification \"17\" in this app: the id is not a ULID.".into(),
         ),
         (Request::get(one("%ff")), "There is no such notification: the id is not a ULID.".into()),
+        (Request::get("/docs/x"), "There is no such file under /docs: open /docs.".into()),
     ] {
         refuses(&app, &request, 404, "not-found", &detail).await;
+    }
+}
+
+#[tokio::test]
+async fn of_what_is_long_a_problem_tells_the_beginning() {
+    let app = TestApp::start().await;
+    let long = "x".repeat(5000);
+    for request in [
+        Request::get(format!("/{long}")),
+        Request::new(&long, "/nothing"),
+        Request::get(format!("/api/notifications/notification/shop/{long}")),
+        Request::get("/livez").header("host", &long),
+        Request::text(SEND, "").header("origin", format!("http://{long}")),
+        Request::new("POST", SEND).header("content-type", &long),
+        Request::new("POST", SEND).header("content-type", format!("text/plain; charset={long}")),
+        Request::new("POST", SEND)
+            .header("content-type", "text/plain")
+            .header("content-encoding", &long),
+    ] {
+        let answer = request.send(app.address).await;
+        let text = answer.text();
+        assert!((400..500).contains(&answer.status), "{text}");
+        assert!(text.contains("xxx…") || text.contains("xxx\\\"…"), "{text}");
+        assert!(text.len() < 500, "{text}");
     }
 }
 

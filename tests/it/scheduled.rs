@@ -140,7 +140,7 @@ async fn what_was_sent_or_never_was_cannot_be_called_off() {
     expect_problem("sent", &cancel(&app, &sent).await, 409, "already-sent", &detail);
     let detail = format!("There is no scheduled send {UNKNOWN} in this app.");
     expect_problem("unknown", &cancel(&app, UNKNOWN).await, 404, "not-found", &detail);
-    let detail = "There is no scheduled send 17 in this app: the id is not a ULID.";
+    let detail = "There is no scheduled send \"17\" in this app: the id is not a ULID.";
     expect_problem("no id", &cancel(&app, "17").await, 404, "not-found", detail);
     let path = format!("/api/notifications/scheduled/another/{other}");
     let answer = Request::new("DELETE", path).send(app.address).await;

@@ -104,6 +104,12 @@ async fn a_header_that_is_no_id_opens_the_stream_with_a_gap_at_the_head() {
         assert_eq!(gap(&mut client).await, expected, "{header}");
         assert_eq!(client.until("tidings.live").await.1.json()["replayed"], 0, "{header}");
     }
+    for second in [&head, ZERO] {
+        let headers = [("Last-Event-ID", ""), ("Last-Event-ID", second)];
+        let mut client = SseClient::request(app.address, SUBSCRIBE, &headers).await;
+        ready(&mut client).await;
+        assert_eq!(gap(&mut client).await["reason"], "bad-cursor", "two of them");
+    }
     let mut client = open(&app, "?last_event_id=earliest", Some("17")).await;
     client.until("tidings.live").await;
     let next = app.send("shop/ada", "2").await;
