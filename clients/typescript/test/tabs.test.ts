@@ -283,7 +283,7 @@ test("a tab that woke from a sleep does not wait, whether it leads or not, thoug
     await tab.page.evaluate(sleep);
     await expectAll(all, sent);
   }
-  assert.equal(proxy.open, 1);
+  await proxy.untilOpen(1);
 });
 
 test("a tab that nobody looks at is not taken for woken because its timers are late", { skip }, async (t) => {
