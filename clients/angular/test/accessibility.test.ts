@@ -76,15 +76,17 @@ test("nothing is wider than the narrowest window, whatever is shown", { skip }, 
 
 test("what has the focus does not lie under the header, nor beyond the window", { skip }, async (t) => {
   const { open, server, to } = await world.setting(t);
-  await server.sendMany(to, 12);
+  const sent = await server.sendMany(to, 12);
   const window = await open({ width: 640, height: 400 }); // 1280 by 800, at 200 %
-  await window.live();
+  await window.shows([...sent].reverse());
   const { page } = window;
   await page.locator(".archive").last().focus();
   for (const key of ["Shift+Tab", "Tab"]) {
     for (let pressed = 0; pressed < 22; pressed++) {
       await page.keyboard.press(key);
-      const [top, from, bottom, to] = await page.evaluate(() => {
+      const [top, from, bottom, to] = await page.evaluate(async () => {
+        // What comes into view is laid out, and may move the rest.
+        for (let frames = 0; frames < 2; frames++) await new Promise(requestAnimationFrame);
         const { top, bottom } = (document.activeElement as Element).getBoundingClientRect();
         return [top, document.querySelector("header")?.getBoundingClientRect().bottom ?? 0, bottom, innerHeight];
       });
