@@ -182,7 +182,7 @@ async fn a_database_that_would_acknowledge_early_is_overruled() {
             "alter database {name} set synchronous_commit = off;
             create table seen (setting text);
             create function see() returns trigger language plpgsql as
-                $$ begin insert into seen values (current_setting('synchronous_commit')); return null; end $$;
+                $$ begin insert into public.seen values (current_setting('synchronous_commit')); return null; end $$;
             create constraint trigger see after insert on tidings.notification
                 deferrable initially deferred for each row execute function see();
             select pg_terminate_backend(pid) from pg_stat_activity

@@ -206,7 +206,7 @@ async fn the_default_isolation_hides_no_row_from_the_removal() {
             "alter database {name} set default_transaction_isolation = 'serializable';
             create table seen (setting text);
             create function see() returns trigger language plpgsql as
-                $$ begin insert into seen values (current_setting('transaction_isolation')); return null; end $$;
+                $$ begin insert into public.seen values (current_setting('transaction_isolation')); return null; end $$;
             create trigger see after insert on tidings.leaving_partition for each row execute function see()",
             name = database.name
         ))
