@@ -180,7 +180,7 @@ async fn a_database_that_would_acknowledge_early_is_overruled() {
     app.database
         .run(&format!(
             "alter database {name} set synchronous_commit = off;
-            create table seen (setting text);
+            create table public.seen (setting text);
             create function see() returns trigger language plpgsql as
                 $$ begin insert into public.seen values (current_setting('synchronous_commit')); return null; end $$;
             create constraint trigger see after insert on tidings.notification
@@ -196,5 +196,5 @@ async fn a_database_that_would_acknowledge_early_is_overruled() {
     let by_default: String =
         app.database.value("select current_setting('synchronous_commit')").await;
     assert_eq!(by_default, "off");
-    assert_eq!(app.database.value::<String>("select setting from seen").await, "on");
+    assert_eq!(app.database.value::<String>("select setting from public.seen").await, "on");
 }

@@ -204,7 +204,7 @@ async fn the_default_isolation_hides_no_row_from_the_removal() {
     database
         .run(&format!(
             "alter database {name} set default_transaction_isolation = 'serializable';
-            create table seen (setting text);
+            create table public.seen (setting text);
             create function see() returns trigger language plpgsql as
                 $$ begin insert into public.seen values (current_setting('transaction_isolation')); return null; end $$;
             create trigger see after insert on tidings.leaving_partition for each row execute function see()",
@@ -216,6 +216,6 @@ async fn the_default_isolation_hides_no_row_from_the_removal() {
     gone(&database, 3).await;
 
     // Its snapshot has to be younger than the lane, which it waits for.
-    let seen = "select string_agg(distinct setting, ' ') from seen";
+    let seen = "select string_agg(distinct setting, ' ') from public.seen";
     assert_eq!(database.value::<String>(seen).await, "read committed");
 }
