@@ -240,9 +240,7 @@ impl Problem {
                 .caused_by(error.summary()),
         }
     }
-}
 
-impl Problem {
     /// Why something could not be looked up.
     pub fn of_read(error: &StoreError, database_is_up: bool) -> Problem {
         let problem = match database_is_up && error.is_timeout() {

@@ -13,24 +13,25 @@ const SOON: Duration = Duration::from_secs(30);
 const DUMP: Duration = Duration::from_secs(60);
 
 pub(super) async fn terminate_listeners(cluster: &Cluster) -> Outcome<Effect> {
-    let mut connection = cluster.postgres().connect().await?;
-    let began = Instant::now();
     // After another fault they may still be on their way.
-    let pids = loop {
-        let pids: Vec<i32> = sqlx::query_scalar(
-            "select pid from pg_stat_activity where application_name = 'tidings listener'
-                and query ilike 'listen%' and pg_terminate_backend(pid)",
-        )
-        .fetch_all(&mut connection)
+    let listening = "select exists (select from pg_stat_activity
+        where application_name = 'tidings listener' and query ilike 'listen%')";
+    cluster.postgres().becomes_true(listening).await?;
+    let mut connection = cluster.postgres().connect().await?;
+    let pids: Vec<i32> = sqlx::query_scalar(
+        "select pid from pg_stat_activity
+        where application_name = 'tidings listener' and query ilike 'listen%'",
+    )
+    .fetch_all(&mut connection)
+    .await?;
+    if pids.is_empty() {
+        return Err("no listener was connected".into());
+    }
+    // In a statement of its own: as a condition it might be asked of any backend first.
+    sqlx::query("select pg_terminate_backend(pid) from unnest($1) pid")
+        .bind(&pids)
+        .execute(&mut connection)
         .await?;
-        if !pids.is_empty() {
-            break pids;
-        }
-        if began.elapsed() > SOON {
-            return Err("no listener was connected".into());
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
     are_gone(&mut connection, &pids).await?;
     Ok(Effect { observed: format!("backends {pids:?} are gone"), connections: pids.len() })
 }
